@@ -56,6 +56,7 @@ def test_a_run_writes_its_folder(run: Path, text: Path) -> None:
     assert [row["validation_loss"] for row in rows] == [records[1]["validation_loss"], records[3]["validation_loss"]]
 
 
+@pytest.mark.slow
 def test_the_folder_holds_the_best_seed(run: Path) -> None:
     read = read_text_run(run)
     best = min(json.loads((run / "result.json").read_text()), key=lambda row: row["validation_loss"])
@@ -129,6 +130,7 @@ def test_a_text_that_is_too_short_or_not_utf8_is_refused(tmp_path: Path, capsys:
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_images_takes_no_prompt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "digits"
     assert main(["train", "--epochs", "1", "--hidden", "4", "--out", str(out)]) == 0
@@ -148,6 +150,7 @@ def test_parameters_of_another_network_are_refused(run: Path, tmp_path: Path, ca
     assert "does not fit" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_another_optimizer_and_bytes(text: Path, tmp_path: Path) -> None:
     words = ["train", "--data", "text", "--text", str(text), *SMALL, "--symbols", "bytes", "--sample", "0"]
     out = tmp_path / "run"

@@ -121,6 +121,7 @@ def test_the_sum_of_the_marked() -> None:
     np.testing.assert_allclose([np.mean(sums), np.var(sums)], [1, 1 / 6], rtol=0.02)
 
 
+@pytest.mark.slow
 def test_the_same_key_the_same_examples() -> None:
     batches = [drawn(seed) for seed in (0, 1)]
     again = {name: task.batch(jax.random.key(0), N) for name, task in TASKS.items()}

@@ -194,6 +194,7 @@ def test_decoding_with_a_cache_is_attention_on_all_positions(settings: Settings)
         assert length == 5
 
 
+@pytest.mark.slow
 def test_a_layer_with_a_cache_decodes() -> None:
     layer = Attention(2, causal=True)
     params, _ = layer.init(jax.random.key(0), (3, 4))
@@ -268,6 +269,7 @@ def test_sinusoids_are_those_of_the_paper() -> None:
     np.testing.assert_allclose(y, random(0, 2, 5, 6) + expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_positions_after_others_are_those_of_the_whole_sequence() -> None:
     """A concrete or traced first position, and the count in a layer's state."""
     x, w = random(0, 2, 5, 6), random(1, 9, 6)

@@ -58,6 +58,7 @@ def test_outputs_are_probabilities_times_values(case: str) -> None:
         assert (np.moveaxis(p, 3, 1)[~KEYS] == 0).all()
 
 
+@pytest.mark.slow
 def test_half_precision_and_padding_of_nan() -> None:
     params = attention.init(jax.random.key(0), D, H, dtype=jnp.bfloat16)
     x = jnp.asarray(random(0, N, T, D), jnp.bfloat16)

@@ -33,6 +33,7 @@ def settled(geometry: dict[str, Any], axes: int) -> dict[str, Any]:
     return geometry | ({"padding": (pairs,) * axes} if isinstance(pairs, tuple) else {})
 
 
+@pytest.mark.slow
 def test_rules_are_those_of_jax() -> None:
     cases: dict[str, Any] = {
         "reshape": (Reshape(2, -1), random(0, 3, 4, 3)),

@@ -154,6 +154,7 @@ NET = models.serial(
 )
 
 
+@pytest.mark.slow
 def test_what_stands_at_masked_positions_changes_no_bit() -> None:
     params = jax.tree.map(
         lambda p: random(p.size, *p.shape, dtype=np.float32),
@@ -308,6 +309,7 @@ def test_strict_vmap_over_parameters_and_inits(name: str) -> None:
 LINEAR = (layers.linear_recurrence, LinearRecurrence(H))
 
 
+@pytest.mark.slow
 def test_modules_are_the_layers() -> None:
     key, x = jax.random.key(1), X.astype(np.float32)
     for module, layer in [(layers.recurrent, RNN(H)), (layers.lstm, LSTM(H)), (layers.gru, GRU(H)), LINEAR]:

@@ -84,6 +84,7 @@ def test_broken_variants_fail(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
         test_values_and_derivatives_of_two_orders_are_those_of_the_logits(7, 1, False, 0.0)
 
 
+@pytest.mark.slow
 def test_vmap_scan_checkpoint_and_one_position() -> None:
     def in_all(loss: Any) -> Any:
         def run(a: Any, w: Any, labels: Any) -> Any:
@@ -130,6 +131,7 @@ def test_half_precision_is_summed_in_float32(of_a: str, of_w: str) -> None:
         assert_close(g, slope, rtol=eps, atol=eps * float(np.abs(slope).max()) if several else 1e-6)
 
 
+@pytest.mark.slow
 def test_positions_that_do_not_count_may_hold_anything() -> None:
     bad = A.copy()
     bad[0, 1], bad[2, 0], bad[2, 1] = np.nan, np.inf, -np.inf
@@ -159,6 +161,7 @@ def test_labels_out_of_range() -> None:
     assert np.isfinite(np.asarray(grad)[[0, 2]]).all()
 
 
+@pytest.mark.slow
 def test_logits_that_are_minus_infinity_and_huge() -> None:
     b = np.where(np.arange(V) < 12, -np.inf, 0).astype(np.float32)  # whole chunks of excluded classes
     a, w, y = (A * 1e3).astype(np.float32), W.astype(np.float32), LABELS % 11 + 12

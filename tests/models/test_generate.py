@@ -94,6 +94,7 @@ def test_greedy_decoding_is_that_without_a_cache(name: str) -> None:
     np.testing.assert_array_equal(found, by_hand(predict, prompt, 8))
 
 
+@pytest.mark.slow
 def test_prompts_of_different_lengths_do_not_see_their_padding() -> None:
     net, prompt, lengths = NETS["default"], tokens(3, 5), np.array([2, 5, 3])
     params, state = drawn(net)
@@ -157,6 +158,7 @@ def test_the_cost_of_a_token_does_not_depend_on_its_place() -> None:
     assert str(step) == str(later)  # one program for every position
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", [decoder(stacked=True), models.recurrent(V, 6)], ids=["stacked", "lstm"])
 def test_half_precision_keeps_its_types_in_the_loop(net: layers.Layer) -> None:
     """The caches are bfloat16 as the parameters, carries float32, and decoding is that without a cache."""

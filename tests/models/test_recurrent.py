@@ -86,6 +86,7 @@ def test_a_language_model_learns_and_generates_token_by_token() -> None:
     np.testing.assert_array_equal(generated(params), cycle[1:])
 
 
+@pytest.mark.slow
 def test_padding_changes_nothing() -> None:
     """A classifier of whole sequences gives a padded one the outputs that it has alone."""
     net = models.recurrent(V, 3, bidirectional=True, pad=0, pool=LastPosition, outputs=2)

@@ -156,6 +156,7 @@ def uses_of(name: str) -> dict[str, list[str]]:
     return {path: [type(use).__name__ for use in uses] for path, uses in zip(tape.paths, plain, strict=True)}
 
 
+@pytest.mark.slow
 def test_which_uses_form_no_logits() -> None:
     head = SoftmaxProduct.__name__
     assert uses_of("matrix") == {"['in']": ["Product"], "['w']": [head]}
@@ -177,6 +178,7 @@ def plan_of(name: str) -> dict[str, Any]:
     return {row.path: row for row in found}
 
 
+@pytest.mark.slow
 def test_clipped_sums() -> None:
     """In two passes, by the tape, and with a factor for each parameter in one pass."""
     with float64():
@@ -203,6 +205,7 @@ def test_clipped_sums() -> None:
         assert_close(found, jax.tree.map(by_itself, each), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_rows_of_weight_0_and_derivatives_of_a_pass() -> None:
     """Padding that is NaN adds nothing; derivatives of the norms are those of explicit gradients' norms."""
     with float64():
@@ -226,6 +229,7 @@ def test_rows_of_weight_0_and_derivatives_of_a_pass() -> None:
         assert_close(jnp.sum(jnp.sin(per_example.sq_norms(tape))), expected[0], rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_centred_variance_margin_and_projections() -> None:
     with float64():
         given = made("one position")
@@ -268,6 +272,7 @@ class Largest(per_example.Statistic):
         return batch.like_params(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["views", *slow("matrix", "twice")])
 def test_statistics_of_ones_own_see_all_classes(name: str) -> None:
     with float64():
@@ -279,6 +284,7 @@ def test_statistics_of_ones_own_see_all_classes(name: str) -> None:
         assert_close(found, (most, jax.tree.map(lambda g: jnp.sum(g**4, 0), each)), rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", *slow("float16", "float32")])
 def test_half_precision(dtype: str) -> None:
     """Products of half-precision operands, sums in float32: as the same numbers in float64, to a rounding of delta."""

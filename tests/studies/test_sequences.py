@@ -53,6 +53,7 @@ def test_gradients_through_a_linear_recurrence_are_products_of_gates() -> None:
     assert not np.allclose(found[:, T - 1], np.linalg.norm(wrong, axis=1) / np.linalg.norm(W), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_gradients_of_an_lstm_are_in_both_its_states() -> None:
     p, found = relative(layers.LSTM)
 
@@ -86,6 +87,7 @@ def test_training_on_the_adding_problem_keeps_the_gradient() -> None:
     assert "GRU" in found.describe()
 
 
+@pytest.mark.slow
 def test_attention_maps_are_those_of_the_layers() -> None:
     net = induction.network(7, 8, 2, depth=2)
     tokens = np.random.default_rng(0).integers(0, 7, (3, 6)).astype(np.int32)
@@ -130,6 +132,7 @@ def test_induction_heads_form_in_the_second_of_two_layers() -> None:
     assert found.previous[-1, 0].max() > 2 * found.previous[0, 0].max()
 
 
+@pytest.mark.slow
 def test_guesses_of_each_task() -> None:
     guesses = {name: tasks.guess(make(1)) for name, make in tasks.TASKS.items()}
     assert guesses["adding"] == 0

@@ -203,6 +203,7 @@ def test_labels_of_a_drawn_batch_are_checked_before_training() -> None:
     assert caught.value.__notes__ == ["fit: raised by the training targets"]
 
 
+@pytest.mark.slow
 def test_runs_at_once_equal_single_ones() -> None:
     keys = jax.random.split(KEY, 2)
     single = [[r["loss"] for r in language_model(key=key).history] for key in keys]
