@@ -1,6 +1,6 @@
 """Language models: step time against torch, and validation loss within time budgets.
 
-    python -m benchmarks.language                       # both tables: 20 minutes on 2 cores
+    python -m benchmarks.language                       # both tables: 25 minutes on 2 cores
     python -m benchmarks.language --only step           # 2 minutes
     python -m benchmarks.language --only budget chars --seeds 1
     python -m benchmarks.language --write               # and save them in benchmarks/results/language-<device>.json
@@ -23,6 +23,7 @@ import argparse
 import dataclasses
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -142,6 +143,7 @@ def budget_table(names: list[str], seeds: int) -> dict[str, Any]:
         found[name] = {
             "validation_loss": losses,
             "seconds": seconds,
+            "nanogpt_seconds": before,
             "of_nanogpt": statistics.fmean(seconds) / before,
         }
         spread = f" ± {statistics.stdev(losses):.4f}" if seeds > 1 else ""
@@ -149,7 +151,17 @@ def budget_table(names: list[str], seeds: int) -> dict[str, Any]:
             f"{name:12} validation loss {statistics.fmean(losses):.4f}{spread}  "
             f"training {statistics.fmean(seconds):.1f} s, {found[name]['of_nanogpt']:.2f} of nanoGPT's"
         )
-    return {"nanogpt_seconds": before, "recipes": found}
+    return found
+
+
+def keep(write: bool, name: str, table: dict[str, Any]) -> None:
+    """Save the rows of a table, if asked to; rows of other recipes stay."""
+    from jaxnn import files
+
+    if write:
+        path = Path(__file__).parent / "results" / "language-cpu.json"
+        saved = files.read_json(path) if path.exists() else {}
+        files.write_json(path, saved | {name: saved.get(name, {}) | table})
 
 
 def main() -> None:
@@ -158,23 +170,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--write", action="store_true", help="save the tables in benchmarks/results/")
     options = parser.parse_args()
-    found: dict[str, Any] = {}
     if "budget" in options.only:
         names = [name for name in options.only if name not in ("step", "budget")] or list(RECIPES)
-        found["budget"] = budget_table(names, options.seeds)
+        keep(options.write, "recipes", budget_table(names, options.seeds))
     if "step" in options.only:
         if "budget" in options.only:  # threads of this process have started: bind another
-            import subprocess
-
-            subprocess.run([sys.executable, "-m", "benchmarks.language", "--only", "step"], check=True)
+            write = ["--write"] if options.write else []
+            subprocess.run([sys.executable, "-m", "benchmarks.language", "--only", "step", *write], check=True)
         else:
-            found["step"] = step_table()
-    if options.write:
-        from jaxnn import files
-
-        path = Path(__file__).parent / "results" / "language-cpu.json"
-        before = files.read_json(path) if path.exists() else {}
-        files.write_json(path, before | found)
+            keep(options.write, "step", step_table())
 
 
 if __name__ == "__main__":
