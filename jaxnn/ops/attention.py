@@ -28,35 +28,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxnn.numerics import accumulate, multiplied
-from jaxnn.placement import filled_as
-from jaxnn.types import Array, PyTree, Scalar
-
-SCORE_BYTES = 4
-"""Of one score, a float32."""
-
-BLOCK = 256
-"""Queries at a time, in the backward pass keys. The loop over blocks is a `lax.scan` also where causality would spare
-later keys: unrolled, XLA keeps the probabilities of all blocks (on CPU despite barriers between them), which is
-quadratic memory again."""
-
-GPU_BYTES = 2**30
-"""The float32 scores of a block on a GPU, where fewer and larger kernels are faster: larger blocks than BLOCK, if their
-scores fit."""
-
-TPU_BYTES = 2**26
-"""The same on a TPU: what XLA keeps in the on-chip memory of 128 MiB, so that scores are never written to the other. In
-the backward pass twice as much."""
-
-TPU_LEAST = 32
-"""Queries or keys of a block from which that is faster: each block reads all keys, or adds to all of dq."""
+from jaxnn.ops.blockwise import BLOCK, SCORE_BYTES, TPU_BYTES, Blocks, by_keys, by_platform, by_queries
+from jaxnn.types import Array, Scalar
 
 
 @jax.tree_util.register_dataclass
@@ -104,9 +84,6 @@ class Visible:
         return jnp.where(mask[:, None, None], z, -jnp.inf)
 
 
-_OfBlock: TypeAlias = Callable[[tuple[Array, ...], Visible], tuple[PyTree, PyTree]]
-
-
 def attend(
     q: Array,
     k: Array,
@@ -138,7 +115,7 @@ def attend(
     """
     if block is None:
         each = q.shape[0] * q.shape[2] * k.shape[1] * SCORE_BYTES
-        return _by_platform(functools.partial(attend, scale=scale), Blocks.of(each), q.shape[1], q, k, v, visible)
+        return by_platform(functools.partial(attend, scale=scale), Blocks.of(each), q.shape[1], q, k, v, visible)
     k, v = _seen(k, visible), _seen(v, visible)
 
     def of_block(arrays: tuple[Array, ...], visible: Visible) -> tuple[tuple[Array, Array], tuple[()]]:
@@ -152,10 +129,10 @@ def attend(
         o = _product("nkgts,nskd->ntkgd", p.astype(v.dtype), v) / _rows(total)
         return (o.astype(q.dtype), _rows(highest + jnp.log(total))[..., 0]), ()
 
-    if q.shape[1] > block:
+    if q.shape[1] > min(block, BLOCK):
         # Differentiated by JAX, each block computes its probabilities again, as the derivative below does.
         of_block = jax.checkpoint(of_block)
-    (o, lse), _ = _by_blocks_of_queries(of_block, (_grouped(q, k),), visible, block)
+    (o, lse), _ = by_queries(of_block, (_grouped(q, k),), visible, block)
     return o.reshape(q.shape), lse.reshape(q.shape[:3])
 
 
@@ -216,7 +193,10 @@ def attend_grads(
     if block is None:
         each = q.shape[0] * q.shape[2] * q.shape[1] * SCORE_BYTES
         grads = functools.partial(attend_grads, scale=scale)
-        return _by_platform(grads, Blocks.of(each, on_chip=2 * TPU_BYTES), k.shape[1], q, k, v, o, lse, do, visible)
+        return by_platform(grads, Blocks.of(each, on_chip=2 * TPU_BYTES), k.shape[1], q, k, v, o, lse, do, visible)
+    if k.shape[1] > BLOCK:
+        # Or XLA, which finds the same product in the forward pass, would keep its scores (in loops it does not).
+        q, k, v, do = lax.optimization_barrier((q, k, v, do))
     along_o = jnp.sum(accumulate(do) * accumulate(o), -1, keepdims=True)
     q_heads, lse, do, along_o = (_grouped(x, k) for x in (q, lse[..., None], do, along_o))
     factor = _scale(q, scale)
@@ -231,7 +211,7 @@ def attend_grads(
         return (dk, dv), _product("nkgts,nskd->ntkgd", dz, k)
 
     # By blocks of keys: one sum over the blocks, dq, where blocks of queries have two, dk and dv.
-    (dk, dv), dq = _by_blocks_of_keys(of_block, (_seen(k, visible), _seen(v, visible)), visible, block)
+    (dk, dv), dq = by_keys(of_block, (_seen(k, visible), _seen(v, visible)), visible, block)
     return dq.reshape(q.shape).astype(q.dtype), dk, dv
 
 
@@ -251,33 +231,6 @@ def alibi_slopes(heads: int) -> Array:
     slopes = [2 ** (-8 * h / power) for h in range(1, power + 1)]
     more = [2 ** (-4 * h / power) for h in range(1, 2 * power + 1, 2)]
     return jnp.asarray([*slopes, *more][:heads], jnp.float32)
-
-
-class Blocks(NamedTuple):
-    """Positions of a block by platform."""
-
-    cpu: int
-    gpu: int
-    tpu: int
-
-    @classmethod
-    def of(cls, bytes_each: int, on_chip: int = TPU_BYTES) -> Blocks:
-        """Those for scores of so many bytes of each position."""
-
-        def fitting(most: int, least: int) -> int:
-            fits = most // max(bytes_each, 1)
-            return 2 ** (fits.bit_length() - 1) if fits >= least else BLOCK
-
-        return cls(BLOCK, fitting(GPU_BYTES, BLOCK), fitting(on_chip, TPU_LEAST))
-
-
-def _by_platform(f: Callable[..., Any], blocks: Blocks, count: int, *args: Any) -> Any:
-    """f(*args, block=) with the block of the platform that the program is lowered for, of `count` positions in all."""
-    cpu, gpu, tpu = (functools.partial(f, block=block) for block in blocks)
-    # Without a choice, or outside of `jax.jit`, where each choice would be compiled anew.
-    if count <= min(blocks) or not any(isinstance(x, jax.core.Tracer) for x in args):
-        return cpu(*args)
-    return lax.platform_dependent(*args, cuda=gpu, rocm=gpu, tpu=tpu, default=cpu)
 
 
 def _seen(x: Array, visible: Visible) -> Array:
@@ -319,69 +272,3 @@ def _rows(x: Array) -> Array:
 def _columns(x: Array) -> Array:
     """(N, T, K, G, 1) as (N, K, G, T, 1)."""
     return jnp.moveaxis(x, 1, 3)
-
-
-def _by_blocks_of_queries(
-    f: _OfBlock, arrays: tuple[Array, ...], visible: Visible, block: int
-) -> tuple[PyTree, PyTree]:
-    """`_by_blocks` over queries, each with what it sees."""
-    mask = visible.mask
-
-    def of_block(start: Scalar, parts: tuple[Array, ...], mask_part: Array | None) -> tuple[PyTree, PyTree]:
-        first = jnp.asarray(visible.first, jnp.int32) + start
-        here = mask if mask_part is None else mask_part
-        return f(parts, dataclasses.replace(visible, first=first, mask=here))
-
-    if arrays[0].shape[1] <= block:
-        return f(arrays, visible)
-    return _by_blocks(of_block, arrays, mask if mask is not None and mask.ndim == 3 else None, block)
-
-
-def _by_blocks_of_keys(f: _OfBlock, arrays: tuple[Array, ...], visible: Visible, block: int) -> tuple[PyTree, PyTree]:
-    """`_by_blocks` over keys, each with who sees it."""
-    keys = arrays[0].shape[1]
-    if keys <= block:
-        return f(arrays, visible)
-    mask = visible.mask
-    if mask is None and keys % block:  # what fills the last block is no key
-        mask = jnp.ones((1, keys), bool)
-
-    def of_block(start: Scalar, parts: tuple[Array, ...], mask_part: Array | None) -> tuple[PyTree, PyTree]:
-        first = jnp.asarray(visible.first, jnp.int32) - start
-        here = None if mask_part is None else jnp.moveaxis(mask_part, 1, -1)
-        return f(parts, dataclasses.replace(visible, first=first, mask=here))
-
-    return _by_blocks(of_block, arrays, None if mask is None else jnp.moveaxis(mask, -1, 1), block)
-
-
-def _by_blocks(
-    f: Callable[..., tuple[PyTree, PyTree]], arrays: tuple[Array, ...], mask: Array | None, block: int
-) -> tuple[PyTree, PyTree]:
-    """f(start of a block, arrays of it, mask of it) -> (rows, sums over its positions), for all blocks.
-
-    Args:
-        f: its rows are arrays (N, t, ...).
-        arrays: each (N, T, ...); the last block is filled with 0.
-        mask: (N, T, ...), filled with False, or None.
-        block: positions at a time, fewer than T.
-
-    Returns:
-        The rows (N, T, ...), and the sums.
-    """
-    count = arrays[0].shape[1]
-    starts = range(0, count, block)
-    whole = len(starts) * block
-
-    def blocks(x: Array) -> Array:
-        padded = jnp.pad(x, [(0, 0), (0, whole - count), *[(0, 0)] * (x.ndim - 2)])
-        return jnp.moveaxis(padded.reshape(x.shape[0], len(starts), block, *x.shape[2:]), 1, 0)
-
-    def body(sums: PyTree, some: tuple[Array, tuple[Array, ...], Array | None]) -> tuple[PyTree, PyTree]:
-        rows, more = f(*some)
-        return jax.tree.map(jnp.add, sums, more), rows
-
-    places = jnp.arange(0, whole, block, dtype=jnp.int32)
-    every = (places, tuple(map(blocks, arrays)), None if mask is None else blocks(mask))
-    first = jax.eval_shape(lambda: f(*jax.tree.map(lambda x: x[0], every))[1])
-    sums, rows = lax.scan(body, jax.tree.map(filled_as, first), every)
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], whole, *x.shape[3:])[:, :count], rows), sums

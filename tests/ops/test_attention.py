@@ -15,6 +15,7 @@ import pytest
 
 from jaxnn.ops import attention
 from jaxnn.ops.attention import Visible, alibi_slopes, attend, attend_grads
+from jaxnn.ops.blockwise import BLOCK, TPU_BYTES, Blocks
 from tests.helpers import assert_close, float64, random, slow, strict
 from tests.ops.attention_cases import KINDS, Case, by_loops, dense, drawn
 
@@ -116,6 +117,15 @@ def heads_in_turn(x: Any, k: Any) -> Any:
     return jnp.swapaxes(x.reshape(n, t, h // k.shape[2], k.shape[2], d), 2, 3)
 
 
+def without_first(right: Callable[..., Any]) -> Callable[..., Any]:
+    """Each block sees what the first does."""
+
+    def walk(f: Callable[..., Any], arrays: Any, visible: Visible, block: int) -> Any:
+        return right(lambda part, here: f(part, dataclasses.replace(here, first=visible.first)), arrays, visible, block)
+
+    return walk
+
+
 MUTANTS = {
     "no do . o term": ("plain", "attend_grads", without_along),
     "scale dropped": ("plain", "_scale", lambda right: lambda q, scale: jnp.ones((), q.dtype)),
@@ -124,17 +134,10 @@ MUTANTS = {
     "causal, not itself": ("causal", "Visible.hidden", lambda right: itself_hidden),
     "distance from the key": ("alibi", "Visible.distance", lambda right: other_distance),
     "heads in turn": ("plain", "_grouped", lambda right: heads_in_turn),
-    "first of the block forgotten": ("causal, blocks", "dataclasses", lambda right: WithoutFirst),
+    "first of the block of queries forgotten": ("causal, blocks", "by_queries", without_first),
+    "first of the block of keys forgotten": ("causal, blocks", "by_keys", without_first),
 }
 """By name: the case that must see it, what is replaced, by what."""
-
-
-class WithoutFirst:
-    """`dataclasses`, for a `replace` that leaves `first` as it was."""
-
-    @staticmethod
-    def replace(visible: Visible, **fields: Any) -> Visible:
-        return dataclasses.replace(visible, mask=fields["mask"])
 
 
 @pytest.mark.parametrize("name", ["no do . o term", *slow(*list(MUTANTS)[1:])])
@@ -392,8 +395,8 @@ def test_what_fills_the_last_block_of_keys_is_no_key() -> None:
 def test_blocks_by_platform(n: int, positions: int, gpu: int, tpu: int, tpu_backward: int) -> None:
     """Of 12 heads: the largest power of two whose scores fit, or BLOCK where that would be a small one."""
     each = n * 12 * positions * 4
-    assert attention.Blocks.of(each) == (attention.BLOCK, gpu, tpu)
-    assert attention.Blocks.of(each, on_chip=2 * attention.TPU_BYTES).tpu == tpu_backward
+    assert Blocks.of(each) == (BLOCK, gpu, tpu)
+    assert Blocks.of(each, on_chip=2 * TPU_BYTES).tpu == tpu_backward
 
 
 def test_the_block_is_chosen_where_the_program_is_lowered() -> None:
