@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
@@ -211,6 +211,31 @@ def pieces(x: Array) -> tuple[Array, Array, Array]:
         found.append(piece.astype(jnp.bfloat16))
         x = jnp.where(jnp.isfinite(x), x - piece, jnp.zeros_like(x))
     return found[0], found[1], found[2]
+
+
+def sum_of_products(x: Array, y: Array, axes: Sequence[int]) -> Array:
+    """sum x y over some axes, which stay with size 1, of two arrays of one shape and dtype.
+
+    On CPU a `lax.dot_general`: XLA in jaxlib 0.10.2 fuses y - x sum(x y) into a kernel whose numbers are wrong where y
+    is large and has an axis that x lacks, as under `jax.vmap` over cotangents of one forward pass (jax issue 39103).
+    Without such an axis the compiler makes the products and the sum of it again.
+
+    Example:
+        >>> sum_of_products(jnp.array([[1.0, 2.0]]), jnp.array([[3.0, 4.0]]), (1,))
+        Array([[11.]], dtype=float32)
+    """
+
+    def summed(x: Array, y: Array) -> Array:
+        return jnp.sum(x * y, tuple(axes), keepdims=True)
+
+    def as_product(x: Array, y: Array) -> Array:
+        over = tuple(axis % x.ndim for axis in axes)
+        others = tuple(axis for axis in range(x.ndim) if axis not in over)
+        return jnp.expand_dims(lax.dot_general(x, y, ((over, over), (others, others)), precision=EXACT), over)
+
+    if _known(x, y):
+        return summed(x, y)
+    return lax.platform_dependent(x, y, cpu=as_product, default=summed)
 
 
 def safe_divide(numerator: ArrayLike, denominator: ArrayLike) -> Array:

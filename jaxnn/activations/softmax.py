@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxnn.activations.base import elementwise, floating
 from jaxnn.checks import require_same_shape
-from jaxnn.numerics import accumulation_dtype
+from jaxnn.numerics import accumulation_dtype, sum_of_products
 from jaxnn.types import Array
 
 
@@ -48,7 +48,7 @@ def softmax_jvp(z: Array, v: Array, *, axis: int = -1) -> Array:
     """
     z_wide, v_wide, dtype = _widen("softmax_jvp", z, v)
     p = softmax(z_wide, axis=axis)
-    return (p * (v_wide - jnp.sum(p * v_wide, axis=axis, keepdims=True))).astype(dtype)
+    return (p * (v_wide - sum_of_products(p, v_wide, (axis,)))).astype(dtype)
 
 
 softmax_vjp = softmax_jvp
@@ -82,7 +82,7 @@ def log_softmax_jvp(z: Array, v: Array, *, axis: int = -1) -> Array:
     """
     z_wide, v_wide, dtype = _widen("log_softmax_jvp", z, v)
     p = softmax(z_wide, axis=axis)
-    return (v_wide - jnp.sum(p * v_wide, axis=axis, keepdims=True)).astype(dtype)
+    return (v_wide - sum_of_products(p, v_wide, (axis,))).astype(dtype)
 
 
 def log_softmax_vjp(z: Array, v: Array, *, axis: int = -1) -> Array:

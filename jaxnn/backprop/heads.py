@@ -18,15 +18,18 @@ import jax.numpy as jnp
 
 from jaxnn import losses
 from jaxnn.backprop.combinators import SERIAL_RULE
-from jaxnn.backprop.rule import AtLogits, Rule, keep_input, register, rule_of
+from jaxnn.backprop.rule import AtLogits, Collect, Rule, keep_input, register, rule_of
+from jaxnn.backprop.sequences import ENCODED
 from jaxnn.checks import require_positive_int
 from jaxnn.layers import dense, tying
-from jaxnn.layers.base import Kind, Layer, stateless
+from jaxnn.layers.base import Kind, Layer
+from jaxnn.layers.padding import VALUES, Values
+from jaxnn.layers.sequences import no_context, with_values
 from jaxnn.losses.chunked import Head, mean_over_positions, position_shares, prepare
 from jaxnn.losses.logits import gradients, log_sums
 from jaxnn.models.ties import filled
 from jaxnn.tape import Addition, SoftmaxProduct
-from jaxnn.types import Array, Loss, Params, PyTree
+from jaxnn.types import Array, Key, Loss, Params, PyTree, State
 
 
 class Matrix(NamedTuple):
@@ -41,10 +44,35 @@ class Matrix(NamedTuple):
 MATRICES: dict[Kind, Matrix] = {dense.KIND: Matrix(1), tying.UNEMBEDDING: Matrix(0)}
 """The kinds of layers that may be last: a dense layer, and the table (V, D) of an embedding tied to the output."""
 
-INPUTS = Kind("inputs of the last layer")
-"""The identity in place of the last layer: its rule gets, as `AtLogits`, what the last layer's would return."""
+INPUTS, PASSED = Kind("inputs of the last layer"), Kind("values after the last layer")
 
-register(INPUTS, Rule(keep_input, lambda layer, params, x, dy: dy))
+
+class _Inputs(Rule):
+    """Of the identity in place of the last layer: it gets, as `AtLogits`, what the last layer's rule would return."""
+
+    def backward(self, layer: Layer, params: Params, x: Any, dy: Any, collect: Collect) -> tuple[Any, PyTree]:
+        return with_values(no_context(x), dy.delta), dy.params
+
+
+class _Passed(Rule):
+    """Of what stands in place of `Values` after it: it hands on what the rule before it is to get."""
+
+    def backward(self, layer: Layer, params: Params, x: Any, dy: Any, collect: Collect) -> tuple[Any, PyTree]:
+        return dy, ()
+
+
+register(INPUTS, _Inputs(keep_input, lambda layer, params, x, dy: dy))
+register(PASSED, _Passed(keep_input, lambda layer, params, x, dy: dy))
+
+
+def _as_it_is(
+    params: Params, state: State, x: Any, *, key: Key | None = None, train: bool = False
+) -> tuple[Any, State]:
+    return x, state
+
+
+INPUTS_LAYER = dataclasses.replace(Values, kind=INPUTS, apply=_as_it_is)
+PASSED_LAYER = dataclasses.replace(Values, kind=PASSED)
 
 
 class Forward(NamedTuple):
@@ -64,16 +92,23 @@ class Chunks:
         last: the last layer.
         settings: those of the loss.
         chunk: the most classes in a chunk.
+        masked: whether `Values` follow the last layer: at padding a = 0, and logits are 0.
     """
 
     net: Layer
     last: Layer
     settings: dict[str, Any]
     chunk: int
+    masked: bool = False
 
     def forward(self, params: Params, a: Array, y: Array) -> Forward:
         """The loss of a, the inputs of the last layer."""
         matrix, own = MATRICES[self.last.kind], self._own(params)
+        if self.masked and matrix.b in own:
+            raise ValueError(
+                "class_chunk: logits at padding are 0, but the last layer has a bias, which would be added there. "
+                "Initialise it with b_init=None."
+            )
         settings = {"label_smoothing": 0.0, "ignore_index": None} | self.settings
         head = prepare("class_chunk", a, own[matrix.w], y, own.get(matrix.b), matrix.class_axis, self.chunk, **settings)
         each, sums = log_sums(head.logits, head.labels, head.smoothing)
@@ -113,7 +148,8 @@ class Chunks:
         """The parameters of the last layer."""
         net = self.net
         while net.parts:
-            net, params = net.parts[-1], filled(net, params)[-1]
+            place = _last_place(net)
+            net, params = net.parts[place], filled(net, params)[place]
         return params
 
 
@@ -134,18 +170,30 @@ def chunks_of(where: str, net: Layer, loss: Loss, class_chunk: int | None) -> Ch
             f"{where}: class_chunk needs losses.softmax_cross_entropy, with settings bound by functools.partial, got "
             f"{loss!r}. Leave it out for other losses."
         )
-    return Chunks(*_taken_apart(where, net), settings, chunk)
+    return Chunks(*_taken_apart(where, net), settings, chunk, _is_masked(net))
+
+
+def _is_masked(net: Layer) -> bool:
+    return bool(net.parts) and (net.parts[-1].kind is VALUES or _is_masked(net.parts[-1]))
 
 
 def _taken_apart(where: str, net: Layer) -> tuple[Layer, Layer]:
     """(the network with the identity in place of its last layer, its last layer)."""
     if net.kind in MATRICES:
-        return stateless(INPUTS, lambda params, x: x), net
-    if not net.parts or rule_of(net) is not SERIAL_RULE:
+        return INPUTS_LAYER, net
+    if not net.parts or rule_of(net) not in (SERIAL_RULE, ENCODED):
         known = " or ".join(sorted(kind.name for kind in MATRICES))
         raise ValueError(
             f"{where}: class_chunk needs a network whose last layer is {known}, got {net!r:.80}. The "
             "logits are the outputs of the network: leave out a last activation."
         )
-    rest, last = _taken_apart(where, net.parts[-1])
-    return dataclasses.replace(net, parts=(*net.parts[:-1], rest)), last
+    place = _last_place(net)
+    rest, last = _taken_apart(where, net.parts[place])
+    after = [PASSED_LAYER] * (len(net.parts) - 1 - place)
+    return dataclasses.replace(net, parts=(*net.parts[:place], rest, *after)), last
+
+
+def _last_place(net: Layer) -> int:
+    """The index of the part with the last layer: the last part, or the one before `Values`."""
+    last = len(net.parts) - 1
+    return last - 1 if last > 0 and net.parts[last].kind in (VALUES, PASSED) else last

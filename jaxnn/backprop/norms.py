@@ -27,6 +27,7 @@ References:
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import jax
@@ -37,7 +38,7 @@ from jaxnn.backprop.rule import Rule, register
 from jaxnn.layers import batch_norm, group_norm, layer_norm, rms_norm
 from jaxnn.layers.base import Layer
 from jaxnn.layers.moments import mean_and_variance
-from jaxnn.numerics import accumulate
+from jaxnn.numerics import accumulate, sum_of_products
 from jaxnn.tape import Addition, Scaling, positions
 from jaxnn.types import Array, Key, Params, PyTree, Scalar, State
 
@@ -86,7 +87,8 @@ def _uses(layer: Layer, params: Params, moments: Moments, dy: Array) -> PyTree:
 
 def _unstandardize(xhat: Array, inverse: Array, error: Array, axes: Sequence[int], *, centred: bool = True) -> Array:
     """dC/dx = inverse (error - mean error - xhat mean(xhat error)), error = dC/dxhat; RMS: no mean error."""
-    back = error - xhat * jnp.mean(xhat * error, tuple(axes), keepdims=True)
+    count = math.prod(error.shape[axis] for axis in axes)
+    back = error - xhat * (sum_of_products(xhat, error, axes) / count)
     return inverse * (back - jnp.mean(error, tuple(axes), keepdims=True) if centred else back)
 
 

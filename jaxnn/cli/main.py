@@ -10,12 +10,14 @@ import os
 import re
 import sys
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, get_args
 
 import jax
 import tyro
 
 import jaxnn
+from jaxnn import files
 from jaxnn.checks import nearest_name
 from jaxnn.cli.config import TrainConfig
 from jaxnn.cli.gallery import GalleryConfig, gallery, listed_figures
@@ -24,9 +26,10 @@ from jaxnn.cli.playground import PlaygroundConfig, playground
 from jaxnn.cli.predict import PredictConfig, predict
 from jaxnn.cli.race import RaceConfig, race
 from jaxnn.cli.recipes import RECIPES
+from jaxnn.cli.runs import CONFIG
 from jaxnn.cli.study import STUDIES, study
-from jaxnn.cli.text.config import TextConfig
-from jaxnn.cli.text.predict import PromptConfig, predict_text
+from jaxnn.cli.text.config import MODELS, TextConfig
+from jaxnn.cli.text.predict import PromptConfig, is_text_run, predict_text
 from jaxnn.cli.text.train import train_text
 from jaxnn.cli.train import train
 from jaxnn.cli.words import UsageError, gathered, named_fields
@@ -150,15 +153,30 @@ def _train(words: list[str]) -> None:
 
 
 def _is_text(words: list[str]) -> bool:
-    """Whether the words name the data set of language models, which have options of their own."""
-    return "--data=text" in words or ("--data", "text") in itertools.pairwise(words)
+    """Whether the words are of a language model, which has options of its own: by its data, or its model or text."""
+    data, model, text = (_value(words, name) for name in ("--data", "--model", "--text"))
+    return data == "text" if data is not None else text is not None or model in get_args(MODELS)
+
+
+def _value(words: list[str], name: str) -> str | None:
+    """The value of an option, None without it."""
+    pairs = [word.split("=", 1) for word in words if "=" in word] + [list(pair) for pair in itertools.pairwise(words)]
+    return next((value for option, value in pairs if option == name), None)
 
 
 def _predict(words: list[str]) -> None:
-    if any(word.partition("=")[0] == "--prompt" for word in words):
+    run = [word for word in words if not word.startswith("-")]
+    if any(word.partition("=")[0] == "--prompt" for word in words) or (len(run) == 1 and _holds_text_run(Path(*run))):
         predict_text(_parse("predict", PromptConfig, words, None))
     else:
         predict(_parse("predict", PredictConfig, words, None))
+
+
+def _holds_text_run(folder: Path) -> bool:
+    """Whether a folder has the config.json of a language model."""
+    with contextlib.suppress(OSError, ValueError):
+        return is_text_run(files.read_json(folder / CONFIG))
+    return False
 
 
 def _playground(words: list[str]) -> None:

@@ -51,7 +51,8 @@ class Run:
 def new_folder(out: Path | None, name: str) -> Path:
     """Create the run folder: `out`, which must be new or empty; for None, the first free runs/NAME[-n]."""
     if out is not None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        there = out.resolve()  # "new/../kept" does not exist before "new" does
+        if there.exists() and (not there.is_dir() or any(there.iterdir())):
             raise FileExistsError(f"--out {out} exists already and is not an empty folder; name a new one.")
         return files.make_folder(out)
     files.make_folder("runs")
@@ -110,6 +111,7 @@ def _remove_empty(folder: Path) -> None:
 def require_own_folder(folder: Path, mark: str, within: str) -> None:
     """Raise FileExistsError unless the folder is new, empty, or this command's: with `within` in its file `mark`;
     NotADirectoryError for a file."""
+    folder = folder.resolve()
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if folder.is_dir() and (folder / mark).is_file() and within in _beginning(folder / mark):

@@ -132,7 +132,8 @@ def apply(
         mask: bools (N, S), True where a key counts, e.g. not at padding; or (N, T, S) for each query.
 
     Returns:
-        (N, T, D) in the promoted dtype of x and the parameters. Keys that a mask (N, S) excludes may be NaN.
+        (N, T, D) in the promoted dtype of x and the parameters. In a context, what a mask (N, S) excludes may be NaN; x
+        itself is also made into queries, which may not. The layer `Attention` sets masked positions to 0.
 
     Raises:
         TypeError: x is not floating, or the mask not bool.

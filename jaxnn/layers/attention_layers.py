@@ -27,6 +27,7 @@ from jaxnn.layers.base import Layer, param_dtype
 from jaxnn.layers.moments import require_eps
 from jaxnn.layers.sequences import Sequences, mask_of, only, values_of, with_values
 from jaxnn.ops.attention import attend
+from jaxnn.placement import beside
 from jaxnn.types import Array, Key, Params, Scalar, State
 
 
@@ -220,7 +221,8 @@ def apply_cached(
 
     def written(name: str) -> Array:
         at = (zero, first, *(zero,) * (new[name].ndim - 2))
-        return lax.dynamic_update_slice(cache[name], new[name].astype(cache[name].dtype), at)
+        # A new cache lies on no mesh, or replicated; it must be sharded as what is written into it.
+        return lax.dynamic_update_slice(beside(cache[name], new[name]), new[name].astype(cache[name].dtype), at)
 
     cache = {name: written(name) for name in new} | {"length": first + x.shape[1]}
     seen = visible(cache.get("mask"), settings, first)

@@ -17,7 +17,7 @@ from jaxnn.layers.base import Kind, Layer, param, param_dtype, require_net
 from jaxnn.layers.sequences import mask_of, only, values_of, with_values
 from jaxnn.numerics import accumulation_dtype, dot_general
 from jaxnn.ops.matmul import add_bias
-from jaxnn.placement import filled_as
+from jaxnn.placement import beside, filled_as
 from jaxnn.types import Array, DType, DTypeLike, Key, Params, PyTree, State
 from jaxnn.varying import vary, varying_axes
 
@@ -140,7 +140,9 @@ def first_carry(where: str, carry: Carry | None, z: Array, sizes: Mapping[str, i
             f"models.begin(net, params, state, {n})."
         )
     # Zeros that are the same on every device of a `shard_map` are not so after the first position.
-    return {name: vary(carry[name].astype(z.dtype), varying_axes(z, params)) for name in sizes}
+    # One from `begin` lies on no mesh, or replicated; in the loop it must be sharded as the inputs.
+    placed = {name: beside(carry[name], z[0, :, :size]) for name, size in sizes.items()}
+    return {name: vary(value.astype(z.dtype), varying_axes(z, params)) for name, value in placed.items()}
 
 
 def zero_carry(kind: Any, *others: PyTree) -> Array:

@@ -44,7 +44,7 @@ def _softmax_root(outputs: Array, targets: Array, **settings: Any) -> Array:
     p, share = softmax.probabilities(outputs, targets, **settings)
     (n, times, classes), half = p.shape, jnp.sqrt(p)
     eye = jnp.eye(classes, dtype=p.dtype)
-    blocks = (half[..., None] * eye - p[..., None] * half[..., None, :]) * jnp.sqrt(share)[..., None, None]
+    blocks = (half[..., None] * eye[None, None] - p[..., None] * half[..., None, :]) * jnp.sqrt(share)[..., None, None]
     # Positions are independent: a column belongs to one position and is 0 at the others.
     apart = blocks[:, :, :, None, :] * jnp.eye(times, dtype=p.dtype)[None, :, None, :, None]
     return jnp.moveaxis(apart.reshape(n, times, classes, -1), -1, 0).reshape(-1, *jnp.shape(outputs))

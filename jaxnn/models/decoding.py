@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxnn.checks import as_array, require_integer, require_key, require_positive_int
+from jaxnn.checks import as_array, concrete_number, require_integer, require_key, require_positive_int
 from jaxnn.layers import (
     attention,
     attention_layers,
     conv,
     conv_transpose,
     flatten,
+    group_norm,
     padding,
     pooling,
     position,
@@ -66,16 +67,18 @@ def generate(
         lengths: (N,) integers in [1, S]: the number of tokens of each prompt, the rest of its row being padding, which
             generated tokens replace; None for S.
         temperature, top_k, top_p: as for `sample`.
-        stop: a token after which a row is finished, and filled with `stop`; the loop ends when all rows are.
+        stop: a token after which a row is finished, and filled with `stop`; the loop ends when all rows are. A
+            network's padding token (`Padding`) is never drawn.
         context: source sequences of an encoder-decoder network, which are encoded once.
 
     Returns:
         (N, S + count) int32: prompts and what follows them.
 
     Raises:
-        ValueError: an empty prompt, more positions than a layer was made for, lengths out of range, or a layer that
-            cannot decode (its outputs depend on later positions).
-        TypeError: tokens that are not integers.
+        ValueError: an empty prompt, or one that ends with the network's padding token, without `lengths`; more
+            positions than a layer was made for; lengths or `stop` out of range; or a layer that cannot decode (its
+            outputs depend on later positions).
+        TypeError: tokens that are not integers, or a context that is not `Sequences`.
 
     Example:
         >>> from jaxnn.models import transformer
@@ -93,8 +96,13 @@ def generate(
             "nothing: begin with a token such as a newline."
         )
     require_sampling(temperature, top_k, top_p)
-    if not isinstance(temperature, int | float) or temperature != 0:
+    if concrete_number(temperature) != 0:
         require_key("generate", key)
+    if stop is not None:
+        stop = require_positive_int("generate", "stop", stop, minimum=0)
+    if context is not None and not isinstance(context, Sequences):
+        raise TypeError(f"generate: context must be Sequences(source), got {type(context).__name__}.")
+    _require_tokens(net, start, lengths)
     total = start.shape[1] + require_positive_int("generate", "count", count, minimum=0)
     known = _lengths(lengths, *start.shape)
     first = start.shape[1] if lengths is None else _least(lengths)
@@ -132,7 +140,11 @@ def _generated(
 
     def read(some: Array, cache: State) -> tuple[Array, State]:
         y, cache = net.apply(params, cache, wrap(some))
-        return y[:, -1], cache
+        logits = y[:, -1]
+        if stop is not None and stop >= logits.shape[1]:
+            raise ValueError(f"generate: stop must be a token, below {logits.shape[1]}, got {stop}.")
+        never = [token for token in _padding_tokens(net) if 0 <= token < logits.shape[1]]
+        return logits.at[:, jnp.array(never)].set(-jnp.inf) if never else logits, cache
 
     def unfinished(carry: tuple[Any, ...]) -> Array:
         at, _, _, _, done = carry
@@ -234,6 +246,22 @@ def _inside(net: Layer) -> Iterator[Layer]:
         yield from _inside(part)
 
 
+def _padding_tokens(net: Layer) -> list[int]:
+    """The tokens that a network masks."""
+    return sorted({layer.options["token"] for layer in _inside(net) if layer.kind is padding.PADDING})
+
+
+def _require_tokens(net: Layer, prompt: Array, lengths: Any) -> None:
+    """Raise ValueError if a prompt, if concrete, ends with padding: that position predicts nothing."""
+    decoder = net.parts[1] if net.kind is ENCODER_DECODER else net
+    ends = _padding_tokens(decoder)
+    if lengths is None and ends and not isinstance(prompt, jax.core.Tracer) and np.isin(prompt[:, -1], ends).any():
+        raise ValueError(
+            f"generate: a prompt ends with the padding token {ends}, which the network does not see. Pass lengths, the "
+            "number of tokens of each prompt."
+        )
+
+
 def _attention(layer: Layer, params: Params, extent: Extent) -> State:
     length = extent.known_length("attention")
     return attention_layers.start(params, layer.options["settings"], extent.n, length, extent.masked)
@@ -261,8 +289,9 @@ STARTS: dict[Kind, Callable[[Layer, Params, Extent], State]] = {
 """(layer, params, extent) -> the state of a layer before the first position, by kind."""
 
 MIXING = (
-    conv.KIND, conv_transpose.KIND, flatten.KIND, padding.LAST, padding.MEAN, pooling.MAX_POOL, pooling.AVERAGE_POOL,
-    pooling.GLOBAL_AVERAGE_POOL, pooling.GLOBAL_MAX_POOL, recurrence.REVERSED, reshape.RESHAPE, reshape.UPSAMPLE,
+    conv.KIND, conv_transpose.KIND, flatten.KIND, group_norm.KIND, padding.LAST, padding.MEAN, pooling.MAX_POOL,
+    pooling.AVERAGE_POOL, pooling.GLOBAL_AVERAGE_POOL, pooling.GLOBAL_MAX_POOL, recurrence.REVERSED, reshape.RESHAPE,
+    reshape.UPSAMPLE,
 )  # fmt: skip
 """Kinds of layers that have no outputs position by position."""
 

@@ -55,7 +55,9 @@ def sample(
     require_key("sample", key)
     wide = accumulate(logits)
     warm = jnp.asarray(temperature, wide.dtype)
-    kept = restricted(wide / jnp.where(warm == 0, jnp.ones_like(warm), warm), top_k, top_p)
+    # From the largest logit down, so that no temperature, however low, makes infinities of two.
+    below = wide - jnp.max(wide, axis=-1, keepdims=True)
+    kept = restricted(below / jnp.where(warm == 0, jnp.ones_like(warm), warm), top_k, top_p)
     drawn = jax.random.categorical(key, kept, axis=-1).astype(jnp.int32)  # type: ignore[arg-type]
     return jnp.where(warm == 0, greedy, drawn)
 
@@ -63,7 +65,8 @@ def sample(
 def require_sampling(temperature: Scalar, top_k: int | None, top_p: Scalar | None) -> None:
     """Raise unless the settings of `sample` are in range."""
     require_number("sample", "temperature", temperature)
-    if (concrete_number(temperature) or 0.0) < 0:
+    warm = concrete_number(temperature)
+    if warm is not None and not warm >= 0:
         raise ValueError(f"sample: temperature must be >= 0, got {temperature}. 0 is greedy.")
     if top_k is not None:
         require_positive_int("sample", "top_k", top_k)

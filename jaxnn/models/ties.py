@@ -74,7 +74,13 @@ def filled(layer: Layer, params: Params) -> Params:
 def fill(ties: Sequence[tuple[Path, Path]], params: Params) -> Params:
     """`filled`, by paths."""
     for to, source in ties:
-        params = put(params, to, at(params, source))
+        try:
+            params = put(params, to, at(params, source))
+        except (TypeError, IndexError, KeyError):
+            raise ValueError(
+                f"tied: params have nothing at {list(source)}, the layer that the one at {list(to)} is tied to. Pass "
+                "the parameters of this network: params, state = net.init(key, example)."
+            ) from None
     return params
 
 

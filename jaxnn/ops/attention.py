@@ -34,7 +34,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.numerics import accumulate, multiplied
+from jaxnn.checks import require_floating, require_positive_int
+from jaxnn.numerics import accumulate, multiplied, sum_of_products
 from jaxnn.ops.blockwise import BLOCK, SCORE_BYTES, TPU_BYTES, Blocks, by_keys, by_platform, by_queries
 from jaxnn.types import Array, Scalar
 
@@ -108,11 +109,16 @@ def attend(
         o (N, T, H, D) in the dtype of q, and l (N, T, H) in its accumulation dtype. A query that sees no key has o = 0,
         l = 0 and derivatives 0. Keys and values that a mask (N, S) excludes may be NaN.
 
+    Raises:
+        TypeError: q, k or v is not floating.
+        ValueError: shapes that do not fit each other, or block < 1.
+
     Example:
         >>> x = jnp.ones((1, 3, 2, 4))
         >>> attend(x, x, x, Visible(causal=True))[0].shape
         (1, 3, 2, 4)
     """
+    _require_fit("attend", q, k, v, block)
     if block is None:
         each = q.shape[0] * q.shape[2] * k.shape[1] * SCORE_BYTES
         return by_platform(functools.partial(attend, scale=scale), Blocks.of(each), q.shape[1], q, k, v, visible)
@@ -120,7 +126,7 @@ def attend(
 
     def of_block(arrays: tuple[Array, ...], visible: Visible) -> tuple[tuple[Array, Array], tuple[()]]:
         z = _scores(arrays[0], k, visible, scale)
-        highest = lax.stop_gradient(jnp.max(z, -1, keepdims=True))
+        highest = lax.stop_gradient(jnp.max(z, -1, keepdims=True, initial=-jnp.inf))
         highest = jnp.where(highest == -jnp.inf, jnp.zeros_like(highest), highest)
         p = jnp.exp(z - highest)
         total = jnp.sum(p, -1, keepdims=True)
@@ -190,6 +196,7 @@ def attend_grads(
         >>> [dx.shape for dx in attend_grads(x, x, x, o, lse, x)]
         [(1, 3, 2, 4), (1, 3, 2, 4), (1, 3, 2, 4)]
     """
+    _require_fit("attend_grads", q, k, v, block)
     if block is None:
         each = q.shape[0] * q.shape[2] * q.shape[1] * SCORE_BYTES
         grads = functools.partial(attend_grads, scale=scale)
@@ -197,7 +204,7 @@ def attend_grads(
     if k.shape[1] > BLOCK:
         # Or XLA, which finds the same product in the forward pass, would keep its scores (in loops it does not).
         q, k, v, do = lax.optimization_barrier((q, k, v, do))
-    along_o = jnp.sum(accumulate(do) * accumulate(o), -1, keepdims=True)
+    along_o = sum_of_products(accumulate(do), accumulate(o), (3,))
     q_heads, lse, do, along_o = (_grouped(x, k) for x in (q, lse[..., None], do, along_o))
     factor = _scale(q, scale)
 
@@ -231,6 +238,20 @@ def alibi_slopes(heads: int) -> Array:
     slopes = [2 ** (-8 * h / power) for h in range(1, power + 1)]
     more = [2 ** (-4 * h / power) for h in range(1, 2 * power + 1, 2)]
     return jnp.asarray([*slopes, *more][:heads], jnp.float32)
+
+
+def _require_fit(where: str, q: Array, k: Array, v: Array, block: int | None) -> None:
+    """Raise unless these are queries with keys and values of theirs."""
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        require_floating(where, name, x.dtype)
+    if block is not None:
+        require_positive_int(where, "block", block)
+    fit = q.ndim == k.ndim == 4 and k.shape == v.shape and (q.shape[0], q.shape[3]) == (k.shape[0], k.shape[3])
+    if not fit or q.shape[2] % k.shape[2]:
+        raise ValueError(
+            f"{where}: q must have shape (N, T, H, D), k and v (N, S, K, D) where K divides H, got {q.shape}, "
+            f"{k.shape} and {v.shape}."
+        )
 
 
 def _seen(x: Array, visible: Visible) -> Array:

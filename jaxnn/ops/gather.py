@@ -33,6 +33,7 @@ def take_rows(w: Array, indices: Array) -> Array:
                [3., 4.],
                [1., 2.]], dtype=float32)
     """
+    w = jnp.asarray(w)
     require_integer("take_rows", "indices", indices.dtype, "Convert them: indices.astype(jnp.int32).")
     _require_rows("take_rows", indices, w.shape[0])
 

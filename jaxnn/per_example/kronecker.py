@@ -46,10 +46,10 @@ def kfac_expand(columns: Columns) -> dict[str, Factors]:
         columns: from `backprop.ggn_record`.
 
     Returns:
-        The `Factors`, float32 or float64, by the path of each layer with a weight matrix or an ungrouped convolution,
-        also in a stack of blocks. Others (norms, embeddings, a table tied to one, grouped convolutions, weights used
-        through a view) are left out. A layer with several such weights has an entry for each, by the weight's own path
-        and without the bias.
+        The `Factors`, float32 or float64, by the path of each layer with a weight matrix, also in a stack of blocks, or
+        an ungrouped convolution. Others (norms, embeddings, a table tied to one, grouped convolutions, convolutions and
+        stacks in a stack, weights used through a view) are left out. A layer with several such weights has an entry for
+        each, by the weight's own path and without the bias.
 
     References:
         Martens, J. & Grosse, R. (2015). Optimizing neural networks with Kronecker-factored approximate curvature.

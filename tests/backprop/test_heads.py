@@ -65,6 +65,43 @@ def test_values_and_gradients(name: str, shape: tuple[int, ...], loss: Any, rema
         assert_close(run(class_chunk=CHUNK), run(), rtol=1e-12, atol=1e-13)
 
 
+SMALL: dict[str, Any] = {"width": 4, "depth": 2, "heads": 1}
+PADDED: dict[str, Any] = {
+    "decoder": (models.transformer(V, pad=0, **SMALL), 1),
+    "decoder, dense": (models.transformer(V, pad=0, stacked=True, head=Dense(V, b_init=None), **SMALL), None),
+    "one vocabulary": (models.encoder_decoder(V, pad=0, **SMALL), None),
+    "two vocabularies": (models.encoder_decoder(V + 1, V, stacked=True, pad=0, **SMALL), None),
+}
+
+
+@pytest.mark.parametrize("name", ["one vocabulary", *slow(*(name for name in PADDED if name != "one vocabulary"))])
+def test_padded_sequences_and_encoder_decoders(name: str) -> None:
+    """`Values` after the last layer: logits and cotangents at padding are 0."""
+    net, remat = PADDED[name]
+    x = np.random.default_rng(1).integers(1, V, (N, 5))
+    x[0, 3:] = x[1, 4:] = 0
+    inputs: Any = x if "vocab" not in name else layers.Sequences(x, None, layers.Sequences(x[::-1, :4]))
+    with float64(), strict():
+        shapes = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], jnp.int32), inputs)
+        params, state = net.init(jax.random.key(0), shapes)
+        params = jax.tree.map(lambda p: 0.3 * random(p.size, *p.shape), params)
+
+        def run(**options: Any) -> Any:
+            vg = backprop.value_and_grad(net, SMOOTHED, remat_every=remat, **options)
+            norms = per_example.norms(backprop.record(net, SMOOTHED, **options)(params, state, inputs, x[:, ::-1]))
+            return vg(params, state, inputs, x[:, ::-1]), norms
+
+        assert_close(*jax.jit(lambda: (run(class_chunk=CHUNK), run()))(), rtol=1e-12, atol=1e-13)
+
+
+def test_a_bias_would_be_added_at_padding() -> None:
+    net = models.transformer(V, pad=0, head=Dense(V), **SMALL)
+    params, state = net.init(jax.random.key(0), jax.ShapeDtypeStruct((T,), jnp.int32))
+    tokens = np.ones((N, T), np.int32)
+    with pytest.raises(ValueError, match=r"has a bias.*b_init=None"):
+        backprop.value_and_grad(net, SMOOTHED, class_chunk=CHUNK)(params, state, tokens, tokens)
+
+
 @pytest.mark.parametrize(("name", "shape", "loss", "remat"), CASES)
 def test_statistics_of_the_tape(name: str, shape: tuple[int, ...], loss: Any, remat: int | None) -> None:
     def statistics(tape: Any) -> Any:

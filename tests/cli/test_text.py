@@ -107,12 +107,16 @@ def test_an_empty_prompt_begins_a_line(run: Path, capsys: pytest.CaptureFixture[
         (["predict", "RUN", "--prompt", "a", "--top-p", "0"], "top_p must lie in (0, 1]"),
         (["predict", "RUN", "images.npy"], 'continues a text: jaxnn predict'),
         (["predict", "nowhere", "--prompt", "a"], "is not a finished run"),
+        (["predict", "RUN"], "Missing from jaxnn predict: --prompt"),
+        (["train", "--text", "none.txt"], "none.txt: No such file"),
+        (["train", "--model", "lstm", "--heads", "0"], "heads must be at least 1"),
+        (["train", "--data", "text", "--out", "RUN/new/.."], "is not an empty folder"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_one_line(
     words: list[str], message: str, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(run) if word == "RUN" else word for word in words]) == 2
+    assert main([word.replace("RUN", str(run)) for word in words]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

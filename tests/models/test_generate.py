@@ -54,15 +54,17 @@ def tokens(*shape: int, seed: int = 1, low: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(low, V, shape).astype(np.int32)
 
 
-def by_hand(predict: Any, prompt: Any, count: int) -> np.ndarray:
-    """Greedy decoding without a cache: the whole sequence again for each token. What comes later is a token 1, which no
-    earlier position sees."""
+def by_hand(predict: Any, prompt: Any, count: int, never: Any = ()) -> np.ndarray:
+    """Greedy decoding without a cache: the whole sequence again for each token, but some tokens. What comes later is a
+    token 1, which no earlier position sees."""
     n, given = prompt.shape
     known = np.ones((n, given + count), np.int32)
     known[:, :given] = prompt
     compiled = jax.jit(predict)
     for at in range(given, given + count):
-        known[:, at] = np.argmax(compiled(known)[:, at - 1], -1)
+        logits = np.array(compiled(known)[:, at - 1])
+        logits[:, list(never)] = -np.inf
+        known[:, at] = np.argmax(logits, -1)
     return known
 
 
@@ -91,7 +93,21 @@ def test_greedy_decoding_is_that_without_a_cache(name: str) -> None:
     with strict():
         found = jax.jit(functools.partial(models.generate, net, count=8, temperature=0.0))(params, state, prompt)
     assert found.dtype == jnp.int32
-    np.testing.assert_array_equal(found, by_hand(predict, prompt, 8))
+    never = [0] if name == "padding token" else []
+    np.testing.assert_array_equal(found, by_hand(predict, prompt, 8, never))
+
+
+def test_the_padding_token_ends_no_prompt_and_is_never_drawn() -> None:
+    net = NETS["padding token"]
+    params, state = drawn(net)
+    params = jax.tree.map(np.array, params)
+    params[1]["w"][0] = 9 * np.abs(params[1]["w"]).max()  # the tied table: a logit of token 0 far from the others
+    run = functools.partial(models.generate, net, params, state, count=40, key=KEY)
+    assert not np.any(np.asarray(jax.jit(run)(tokens(4, 2, low=1)))[:, 2:] == 0)
+    ended = np.array([[3, 2, 0, 0]])
+    with pytest.raises(ValueError, match=r"ends with the padding token \[0\].*Pass lengths"):
+        run(ended)
+    np.testing.assert_array_equal(run(ended, lengths=np.array([2]))[:, :6], run(ended[:, :2])[:, :6])
 
 
 @pytest.mark.slow
@@ -211,6 +227,13 @@ def test_draws_follow_the_distribution(settings: dict[str, Any], expected: np.nd
     assert np.abs(found - expected).max() <= 0.015  # four standard deviations
 
 
+@pytest.mark.parametrize("temperature", [1e-37, 1e-45, 1e-3])
+def test_no_temperature_is_too_low(temperature: float) -> None:
+    z = jnp.array([[30.0, 60.0, 150.0, 90.0]])
+    for how in ({}, {"top_p": 0.9}, {"top_k": 2}):
+        assert models.sample(KEY, z, temperature=temperature, **how) == 2
+
+
 def test_settings_may_be_traced() -> None:
     z = jnp.log(jnp.asarray(P, jnp.float32))[None]
     run = jax.jit(lambda t, p: models.sample(KEY, z, temperature=t, top_p=p))
@@ -225,6 +248,9 @@ CASES = [
     (lambda net, p, s: models.generate(net, p, s, tokens(2, 2), 3, key=KEY, top_p=0.0), ValueError, "top_p must lie"),
     (lambda net, p, s: models.generate(net, p, s, tokens(2, 2), 3, key=KEY, temperature=-1.0), ValueError, ">= 0"),
     (lambda net, p, s: models.generate(net, p, s, tokens(2, 2), 3, key=KEY, top_k=0), ValueError, "top_k must be at"),
+    (lambda net, p, s: models.generate(net, p, s, tokens(2, 2), 3, temperature=np.nan), ValueError, ">= 0"),
+    (lambda net, p, s: models.generate(net, p, s, tokens(2, 2), 3, key=KEY, stop=V), ValueError, "must be a token"),
+    (lambda net, p, s: models.generate(net, p, s, tokens(2, 2), 3, key=KEY, stop=1.5), TypeError, "stop must be an int"),
     (
         lambda net, p, s: models.generate(net, p, s, tokens(2, 2), 3, key=KEY, lengths=np.array([0, 2])),
         ValueError, r"lengths must lie in \[1, 2\], got 0",
@@ -249,6 +275,7 @@ def test_networks_that_cannot_decode_raise() -> None:
         (decoder(causal=False), "needs causal attention"),
         (models.serial(embed, layers.MeanPosition, Dense(V)), "mean_position cannot decode"),
         (models.serial(embed, layers.Conv(V, 3, padding="SAME")), "conv cannot decode"),
+        (models.serial(embed, layers.GroupNorm(2), Dense(V)), "group_norm cannot decode"),
         (decoder(attention=Attention(4, causal=True), positions=LearnedPositions(4)), "was made for 4"),
     ):
         params, state = drawn(net)

@@ -7,7 +7,7 @@ import inspect
 import math
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import tyro
 
@@ -34,6 +34,9 @@ CELLS: dict[str, Callable[[int], Layer]] = {"lstm": LSTM, "gru": GRU}
 MAX_DEPTH = 1000
 
 
+MODELS: TypeAlias = Literal["transformer", "lstm", "gru"]
+
+
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
     """Train a language model on the characters of a text, and write the results into a run folder."""
@@ -44,7 +47,7 @@ class TextConfig:
     """A text file of your own (UTF-8) instead; its last tenth is for validation."""
     symbols: Literal["characters", "bytes"] = "characters"
     """Tokens: the characters that occur in the text, or bytes."""
-    model: Literal["transformer", "lstm", "gru"] = "transformer"
+    model: MODELS = "transformer"
     """Network."""
     width: int = 128
     """Features of a position; hidden units of a recurrent network."""

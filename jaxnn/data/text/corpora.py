@@ -6,7 +6,7 @@ import os
 from importlib import resources
 from pathlib import Path
 
-from jaxnn.checks import require_between
+from jaxnn.checks import count_of, require_between
 from jaxnn.data.packed import name_of, opened, read_up_to, require_sha256
 from jaxnn.data.sources import Source, file_in, local_folder, locate
 from jaxnn.files import PLAIN_SIZE
@@ -126,7 +126,10 @@ def split(text: str, *, train: float = 0.9) -> tuple[str, str]:
     require_between("split", "train", train, 0, 1)
     n = int(train * len(text))
     if not 0 < n < len(text):
-        raise ValueError(f"split: a part would be empty, got train={train:g} for {len(text)} characters.")
+        raise ValueError(
+            f"split: a part would be empty, got train={train:g} for {count_of(len(text), 'character')}. Pass a longer "
+            "text."
+        )
     return text[:n], text[n:]
 
 

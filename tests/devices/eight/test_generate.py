@@ -45,6 +45,25 @@ def test_sharded_prompts_are_continued_as_on_one_device(name: str, kind: Any) ->
     assert not (found == alone[::-1]).all()
 
 
+@pytest.mark.parametrize("name", ["lstm", *slow("transformer", "stacked")])
+@pytest.mark.parametrize("kind", [AxisType.Explicit, *slow(AxisType.Auto)])
+def test_a_state_from_begin_takes_sharded_tokens(name: str, kind: Any) -> None:
+    """Piece by piece: the outputs of the whole on one device, and a state sharded as the tokens."""
+    net = NETS[name]
+    shapes, state = jax.eval_shape(lambda: net.init(jax.random.key(0), jax.ShapeDtypeStruct((3,), jnp.int32)))
+    params = jax.tree.map(lambda p: np.asarray(p, np.float32), spread_out(shapes, 5))
+    alone = jax.jit(net.predict)(params, state, PROMPT)
+    shared = mesh(kind)
+    with jax.set_mesh(shared):
+        rows = jax.device_put(PROMPT, NamedSharding(shared, P(shared.axis_names[0])))
+        everywhere = jax.device_put(params, NamedSharding(shared, P()))
+        begun = models.begin(net, everywhere, state, N, 3)
+        step = jax.jit(net.apply)
+        first, begun = step(everywhere, begun, rows[:, :2])
+        last, _ = step(everywhere, begun, rows[:, 2:])
+    np.testing.assert_allclose(np.concatenate([first, last], 1), alone, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["transformer", *slow("stacked", "lstm")])
 def test_inside_shard_map_each_device_continues_its_own_prompts(name: str) -> None:
     """Each stops by itself: the rows end at different steps."""
