@@ -84,8 +84,8 @@ BOUNDS = {
     "block in bfloat16 clipped sum": Bound(112, 148),
     "small gpt untied norms and gradient, streamed": Bound(432, 420, memory=1.15, beside=0),
     "small gpt untied clipped sum by parameter, one pass": Bound(522, 600, memory=1.55, beside=0),
-    "small decoder gradient by backprop": Bound(450, 440, memory=1.2, beside=0),
-    "small decoder gradient by backprop, stacked": Bound(630, 600, memory=1.45, beside=0),
+    "small decoder gradient by backprop": Bound(215, 230, memory=1.25, beside=0),
+    "small decoder gradient by backprop, stacked": Bound(380, 385, memory=2.5, beside=0),
     "adam update": Bound(26, 24),
     "sgd with momentum update": Bound(25, 24),
     "adam with 8-bit state update": Bound(78, 330),
@@ -115,19 +115,26 @@ def test_a_streamed_pass_keeps_the_loop_over_blocks() -> None:
         assert [loop.trips for loop in ours.loops] == [loop.trips for loop in plain.loops] == [3, 3]
 
 
-@pytest.mark.parametrize("target", hlo.TARGETS)
-def test_attention_by_blocks_takes_less_memory_than_all_scores(target: str) -> None:
-    """Of a decoder of 1,024 positions in bfloat16, two thirds of flax' temporaries; every product is of bfloat16."""
+@pytest.mark.parametrize(("target", "share"), [("cuda", 0.9), ("tpu", 0.5)])
+def test_attention_by_blocks_takes_less_memory_than_all_scores(target: str, share: float) -> None:
+    """Of a decoder of 1,024 positions in bfloat16, with float32 scores, than flax with all in bfloat16."""
     ours, theirs = (report(f"small decoder gradient by {which}", target) for which in ("backprop", "flax"))
-    assert ours.temp_bytes <= theirs.temp_bytes * 2 / 3
+    assert ours.temp_bytes <= share * theirs.temp_bytes
     assert set(ours.flops) == set(theirs.flops) == {"bf16/default"}
 
 
 def test_the_gradient_by_hand_moves_less_than_that_by_jax() -> None:
     """Where scores are stored, on the H200: `jax.grad` multiplies cotangents of products as float32."""
     ours, plain = (report(f"small decoder gradient by {which}", "cuda") for which in ("backprop", "jax.grad"))
-    assert ours.bytes <= 0.7 * plain.bytes
-    assert ours.seconds <= 0.8 * plain.seconds
+    assert ours.bytes <= 0.8 * plain.bytes
+    assert ours.seconds <= 0.85 * plain.seconds
+
+
+def test_scores_stay_on_the_chip_of_a_tpu() -> None:
+    """Float32 scores of a block, where those of flax, in bfloat16, go to the other memory and back."""
+    ours, theirs = (report(f"small decoder gradient by {which}", "tpu") for which in ("backprop", "flax"))
+    assert ours.bytes <= 0.5 * theirs.bytes
+    assert ours.seconds <= 1.05 * theirs.seconds
 
 
 BYTES = {"adam update": 28, "adam update by optax": 28, "sgd with momentum update": 20}

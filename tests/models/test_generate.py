@@ -248,7 +248,7 @@ CASES = [
     (lambda net, p, s: models.generate(net, p, s, tokens(2, 2), 3, key=KEY, top_p=0.0), ValueError, "top_p must lie"),
     (lambda net, p, s: models.generate(net, p, s, tokens(2, 2), 3, key=KEY, temperature=-1.0), ValueError, ">= 0"),
     (lambda net, p, s: models.generate(net, p, s, tokens(2, 2), 3, key=KEY, top_k=0), ValueError, "top_k must be at"),
-    (lambda net, p, s: models.generate(net, p, s, tokens(2, 2), 3, temperature=np.nan), ValueError, ">= 0"),
+    (lambda *_: models.sample(KEY, jnp.zeros((1, 2)), temperature=np.nan), ValueError, "must be >= 0"),
     (lambda net, p, s: models.generate(net, p, s, tokens(2, 2), 3, key=KEY, stop=V), ValueError, "must be a token"),
     (lambda net, p, s: models.generate(net, p, s, tokens(2, 2), 3, key=KEY, stop=1.5), TypeError, "stop must be an int"),
     (
