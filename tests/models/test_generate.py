@@ -250,7 +250,7 @@ CASES = [
     (lambda net, p, s: models.generate(net, p, s, tokens(2, 2), 3, key=KEY, top_k=0), ValueError, "top_k must be at"),
     (lambda *_: models.sample(KEY, jnp.zeros((1, 2)), temperature=np.nan), ValueError, "must be >= 0"),
     (lambda net, p, s: models.generate(net, p, s, tokens(2, 2), 3, key=KEY, stop=V), ValueError, "must be a token"),
-    (lambda net, p, s: models.generate(net, p, s, tokens(2, 2), 3, key=KEY, stop=1.5), TypeError, "stop must be an int"),
+    (lambda net, p, s: models.generate(net, p, s, tokens(2, 2), 3, key=KEY, stop=1.5), TypeError, "must be an int"),
     (
         lambda net, p, s: models.generate(net, p, s, tokens(2, 2), 3, key=KEY, lengths=np.array([0, 2])),
         ValueError, r"lengths must lie in \[1, 2\], got 0",
