@@ -9,8 +9,8 @@
 For a root mean squared error over batches, average the squared errors and take the root at the end.
 
 Classes are 0 .. K-1. Ties go to the first class, as in `jnp.argmax`. Rows of outputs with a NaN, and labels outside
-0 .. K-1, count as wrong; `confusion_matrix` omits both. To ignore positions, make each one a row, outputs (N T, K) and
-labels (N T,), and average the result with weight 0 where they are ignored.
+0 .. K-1, count as wrong; `confusion_matrix` omits both. Positions labelled `ignore_index` do not count: an example's
+value is the mean over its others.
 """
 
 from __future__ import annotations
@@ -26,16 +26,18 @@ from jaxnn.placement import compiler_sharded
 from jaxnn.types import Array, ArrayLike, Scalar
 
 
-def accuracy(outputs: ArrayLike, labels: ArrayLike) -> Array:
+def accuracy(outputs: ArrayLike, labels: ArrayLike, *, ignore_index: int | None = None) -> Array:
     """1 where the largest output is at the label, else 0: [argmax_k outputs_k = label].
 
     Args:
         outputs: (N, ..., K) float, K >= 2: logits, probabilities or any scores.
         labels: (N, ...) int, or (N, ..., K) distributions or one-hot rows, whose (first) largest entry is the label.
+        ignore_index: label of positions that do not count, as in `losses.softmax_cross_entropy`; None if all do.
 
     Returns:
-        (N,) in [0, 1], float32 (float64 for float64 outputs): 0 or 1, or the mean over the middle axes.
-        Ties go to the first class; a row with a NaN or a label outside 0 .. K-1 gives 0.
+        (N,) in [0, 1], float32 (float64 for float64 outputs): 0 or 1, or the mean over the middle axes, of the
+        positions that count; 0 without any. Ties go to the first class; a row with a NaN or a label outside 0 .. K-1
+        gives 0.
 
     Raises:
         ValueError: shapes do not match; K < 2.
@@ -45,14 +47,13 @@ def accuracy(outputs: ArrayLike, labels: ArrayLike) -> Array:
         >>> accuracy(jnp.array([[0.1, 2.0], [3.0, 1.0]]), jnp.array([1, 1]))
         Array([1., 0.], dtype=float32)
     """
-    where = "accuracy"
-    outputs, label = _labels(where, outputs, labels)
+    outputs, label = _labels("accuracy", outputs, labels)
     predicted = predicted_class(outputs)
-    return _mean_per_example((predicted == label) & (predicted >= 0), outputs)
+    return _mean_per_example((predicted == label) & (predicted >= 0), outputs, _counted(label, ignore_index))
 
 
-def error_rate(outputs: ArrayLike, labels: ArrayLike) -> Array:
-    """1 where the largest output is not at the label, else 0: 1 - accuracy.
+def error_rate(outputs: ArrayLike, labels: ArrayLike, *, ignore_index: int | None = None) -> Array:
+    """1 where the largest output is not at the label, else 0: 1 - accuracy, but 0 without a position that counts.
 
     Arguments, dtypes, ties and errors as for `accuracy`; a row with a NaN or a label outside 0 .. K-1 gives 1.
 
@@ -60,7 +61,9 @@ def error_rate(outputs: ArrayLike, labels: ArrayLike) -> Array:
         >>> error_rate(jnp.array([[0.1, 2.0], [3.0, 1.0]]), jnp.array([1, 1]))
         Array([0., 1.], dtype=float32)
     """
-    return 1 - accuracy(outputs, labels)
+    outputs, label = _labels("error_rate", outputs, labels)
+    predicted = predicted_class(outputs)
+    return _mean_per_example((predicted != label) | (predicted < 0), outputs, _counted(label, ignore_index))
 
 
 def top_k_accuracy(outputs: ArrayLike, labels: ArrayLike, *, k: int) -> Array:
@@ -264,10 +267,18 @@ def _labels(where: str, outputs: ArrayLike, labels: ArrayLike) -> tuple[Array, A
     return outputs, labels.astype(jnp.int32)
 
 
-def _mean_per_example(correct: Array, outputs: Array) -> Array:
-    """(N, ...) bool -> (N,) float: the mean over all axes but the first."""
-    values = correct.astype(accumulation_dtype(outputs.dtype))
-    return values if values.ndim == 1 else jnp.mean(values, axis=tuple(range(1, values.ndim)))
+def _counted(label: Array, ignore_index: int | None) -> Array | None:
+    """The positions that count; None for all."""
+    return None if ignore_index is None else label != ignore_index
+
+
+def _mean_per_example(correct: Array, outputs: Array, counted: Array | None = None) -> Array:
+    """(N, ...) bool -> (N,) float: the mean over all axes but the first, of the positions that count."""
+    values, axes = correct.astype(accumulation_dtype(outputs.dtype)), tuple(range(1, correct.ndim))
+    if counted is None:
+        return values if values.ndim == 1 else jnp.mean(values, axis=axes)
+    numbers = counted.astype(values.dtype)
+    return safe_divide(jnp.sum(values * numbers, axis=axes), jnp.sum(numbers, axis=axes))
 
 
 def _require_examples(where: str, x: Array) -> None:

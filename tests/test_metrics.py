@@ -66,6 +66,21 @@ def test_a_broken_accuracy_is_found(broken: Callable[[Any, Any], Any]) -> None:
         assert_accuracy(broken)
 
 
+@pytest.mark.parametrize("ignored", [-1, 2])
+def test_positions_that_do_not_count(ignored: int) -> None:
+    rng = np.random.default_rng(0)
+    outputs, labels = rng.standard_normal((5, 6, 4)).astype(np.float32), rng.integers(-1, 4, (5, 6))
+    labels[0] = ignored
+    counts = labels != ignored
+    right = (outputs.argmax(-1) == labels) & counts
+    expected = right.sum(1) / np.maximum(counts.sum(1), 1)
+    np.testing.assert_allclose(metrics.accuracy(outputs, labels, ignore_index=ignored), expected, rtol=1e-6)
+    wrong = (counts.sum(1) - right.sum(1)) / np.maximum(counts.sum(1), 1)
+    np.testing.assert_allclose(metrics.error_rate(outputs, labels, ignore_index=ignored), wrong, rtol=1e-6)
+    assert expected[0] == wrong[0] == 0
+    assert not np.allclose(metrics.accuracy(outputs, labels), expected)
+
+
 def test_every_dtype() -> None:
     dtypes = [jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64]
 

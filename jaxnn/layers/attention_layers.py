@@ -51,8 +51,19 @@ def Attention(
     With a cache as its state (`start`), the layer decodes: see `models.generate`.
 
     Args:
-        heads, kv_heads, head_features, qk_norm, w_init, out_init, b_init: as for `init`.
-        causal, rotary, alibi, scale, eps: as in `Settings`.
+        heads: H, the number of query heads.
+        kv_heads: K, that of key and value heads, which divides H: grouped-query attention, multi-query for 1; None for
+            H.
+        head_features: of each head; None for D / H, which must be whole.
+        causal: whether position t sees the positions s <= t only.
+        rotary: base of the rotary position encoding of queries and keys, e.g. 10,000; None for none.
+        alibi: whether scores get the ALiBi bias slope_h (s - t).
+        qk_norm: whether queries and keys of each head are RMS-normalized, with scales of their own.
+        scale: of the scores; None for 1 / sqrt(head_features).
+        w_init, out_init: initializers of the matrices of queries, keys and values, and of the outputs; by default
+            w ~ N(0, 1 / D_in).
+        b_init: of the four biases; None for none.
+        eps: of the RMS norm of queries and keys, added to the mean square, inside the root.
 
     Example:
         >>> import jax

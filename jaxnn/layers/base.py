@@ -164,7 +164,14 @@ def pair_of(layer: Layer, result: Any) -> tuple[Array, State]:
 
 def as_batch(where: str, name: str, x: Any) -> Any:
     """Inputs as JAX arrays: one array (N, ...), or `Sequences` of them."""
-    return as_arrays(where, name, x) if isinstance(x, Sequences) else as_array(where, name, x)
+    if isinstance(x, Sequences):
+        return as_arrays(where, name, x)
+    if isinstance(x, tuple) and all(hasattr(part, "shape") for part in x):
+        raise TypeError(
+            f"{where}: {name} must be one array or Sequences, got a tuple of {len(x)} arrays. Target and source of an "
+            "encoder-decoder network are Sequences(target, context=Sequences(source))."
+        )
+    return as_array(where, name, x)
 
 
 def as_example(example: Example) -> Any:

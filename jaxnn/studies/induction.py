@@ -14,7 +14,7 @@ from jaxnn import data, initializers, layers, models, plots
 from jaxnn.checks import require_positive_int
 from jaxnn.layers import Layer
 from jaxnn.studies.base import rounded
-from jaxnn.studies.sequences import NEXT_TOKEN, accuracy, states, table
+from jaxnn.studies.sequences import ACCURACY, NEXT_TOKEN, states, table
 from jaxnn.types import Array, Params
 
 HELD_OUT = 256
@@ -120,7 +120,7 @@ def run(
     require_positive_int("induction", "epochs", epochs)
     x = task.batch(jax.random.fold_in(jax.random.key(seed), 0), MEASURED)[0]
     how: dict[str, Any] = {"learning_rate": learning_rate, "seed": seed, "epochs": epochs, "batch_size": batch_size}
-    how |= {"held_out": HELD_OUT, "metrics": {"accuracy": accuracy}}
+    how |= {"held_out": HELD_OUT, "metrics": {"accuracy": ACCURACY}}
     one, two = (network(symbols, width, heads, depth) for depth in (1, 2))
     records = [[record for record, _ in states(one, task, NEXT_TOKEN, **how)][1:], []]
     measure = jax.jit(lambda params: scores(attention_maps(two, params, x), x))

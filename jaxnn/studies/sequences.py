@@ -7,17 +7,19 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from jaxnn import backprop, losses, optim, train
+from jaxnn import backprop, losses, metrics, optim, train
 from jaxnn.data import Draws
 from jaxnn.data.tasks import NONE
 from jaxnn.layers import Layer
 from jaxnn.train import TrainState
-from jaxnn.types import Array, Loss
+from jaxnn.types import Loss
 
 NEXT_TOKEN: Loss = functools.partial(losses.softmax_cross_entropy, ignore_index=NONE)
 """The loss of tasks on tokens: the mean over the positions with a target."""
+
+ACCURACY: Loss = functools.partial(metrics.accuracy, ignore_index=NONE)
+"""The part of the positions with a target at which the largest logit is that of the label."""
 
 CLIP = 1.0
 """The largest norm of a gradient: those of recurrent networks explode now and then."""
@@ -26,22 +28,6 @@ CLIP = 1.0
 def optimizer(learning_rate: float) -> Any:
     """Adam on gradients of norm at most `CLIP`."""
     return optim.chain(optim.clip_by_global_norm(CLIP), optim.adam(learning_rate))
-
-
-def accuracy(outputs: Array, labels: Array) -> Array:
-    """(N,), the part of the positions with a target at which the largest logit is that of the label.
-
-    Args:
-        outputs: (N, T, V) logits.
-        labels: (N, T), in [0, V) or -1; at least one of each example is not -1.
-
-    Example:
-        >>> accuracy(jnp.array([[[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]]), jnp.array([[-1, 1, 0]]))
-        Array([0.5], dtype=float32)
-    """
-    counted = labels != NONE
-    right = counted & (jnp.argmax(outputs, axis=-1).astype(labels.dtype) == labels)
-    return jnp.sum(right, axis=1).astype(outputs.dtype) / jnp.sum(counted, axis=1).astype(outputs.dtype)
 
 
 def states(

@@ -15,7 +15,7 @@ from jaxnn.data import Draws
 from jaxnn.layers import Layer
 from jaxnn.plots.bench import line_style
 from jaxnn.studies.base import rounded
-from jaxnn.studies.sequences import NEXT_TOKEN, accuracy, states, table
+from jaxnn.studies.sequences import ACCURACY, NEXT_TOKEN, states, table
 
 HELD_OUT = 512
 """Examples of which the accuracy is measured."""
@@ -135,7 +135,7 @@ def run(
                 each = list(states(net, stream, losses.mse, held_out=HELD_OUT, **how))
                 found = [1 - record["validation_loss"] / VARIANCE for record, _ in each[1:]]
             else:
-                each = list(states(net, stream, NEXT_TOKEN, held_out=HELD_OUT, metrics={"accuracy": accuracy}, **how))
+                each = list(states(net, stream, NEXT_TOKEN, held_out=HELD_OUT, metrics={"accuracy": ACCURACY}, **how))
                 found = [record["validation_accuracy"] for record, _ in each[1:]]
             scores[a, k] = found
             sizes[a, k] = sum(leaf.size for leaf in jax.tree.leaves(each[0][1].params))

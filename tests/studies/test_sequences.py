@@ -73,7 +73,7 @@ def test_accuracy_counts_positions_with_a_target() -> None:
     outputs, labels = random(0, 6, 7, 4, dtype=np.float32), np.random.default_rng(1).integers(-1, 4, (6, 7))
     right = outputs.argmax(axis=2) == labels
     expected = [np.mean([r for r, y in zip(*row, strict=True) if y >= 0]) for row in zip(right, labels, strict=True)]
-    np.testing.assert_allclose(sequences.accuracy(jnp.asarray(outputs), jnp.asarray(labels)), expected, rtol=1e-6)
+    np.testing.assert_allclose(sequences.ACCURACY(jnp.asarray(outputs), jnp.asarray(labels)), expected, rtol=1e-6)
 
 
 @pytest.mark.slow
