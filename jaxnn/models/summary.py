@@ -9,9 +9,10 @@ import jax
 from jaxnn import tree
 from jaxnn.layers.base import Example, Layer, as_example, name_of, output_example
 from jaxnn.layers.sequences import values_of
-from jaxnn.models.combinators import SERIAL
+from jaxnn.models.combinators import RESIDUAL, SERIAL
 from jaxnn.models.flops import flops
-from jaxnn.models.ties import filled
+from jaxnn.models.ties import STACK, filled
+from jaxnn.models.transformer import ENCODER_DECODER, require_context, with_context
 from jaxnn.types import Params, Shape, State
 
 
@@ -26,7 +27,8 @@ class Row(NamedTuple):
 
 
 def rows(net: Layer, example: Example) -> list[Row]:
-    """One row per layer, in order; nested serials are flattened, other composed layers are one row.
+    """One row per layer, in order; nested serials are flattened, an encoder-decoder network has the rows of both, other
+    composed layers are one row.
 
     Abstract evaluation only: nothing is computed or allocated, whatever the size of the network.
 
@@ -47,14 +49,28 @@ def rows(net: Layer, example: Example) -> list[Row]:
 
 def _collect(net: Layer, params: Params, own: Params, state: State, shape: Any, table: list[Row]) -> Any:
     """Append the rows of `net`; return the shape of one output. `own`: its parameters without those it is tied to."""
+    if net.kind is ENCODER_DECODER:
+        inputs, (encoder, decoder) = require_context(shape), net.parts
+        (p, q), (s, t) = filled(net, params), state or ((), ())
+        context = _collect(encoder, p, own[0], s, inputs.context, table)
+        return _collect(decoder, q, own[1], t, with_context(inputs, context), table)
     if net.kind is not SERIAL:
         out = output_example(net, params, state, shape)
         batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), shape)
-        table.append(Row(name_of(net), values_of(out).shape, tree.size(own), flops(net.predict, params, state, batch)))
+        table.append(Row(_name(net), values_of(out).shape, tree.size(own), flops(net.predict, params, state, batch)))
         return out
     for part, p, o, s in zip(net.parts, filled(net, params), own, state or ((),) * len(net.parts), strict=True):
         shape = _collect(part, p, o, s, shape, table)
     return shape
+
+
+def _name(net: Layer) -> str:
+    """The name of a layer, of a residual block or a stack with those of its parts."""
+    if net.kind is SERIAL:
+        return ", ".join(map(_name, net.parts))
+    if net.kind is RESIDUAL:
+        return f"{net.kind.name}({_name(net.parts[0])})"
+    return f"{net.options['n']} x ({_name(net.parts[0])})" if net.kind is STACK else name_of(net)
 
 
 def summary(net: Layer, example: Example) -> int:

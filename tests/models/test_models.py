@@ -131,7 +131,7 @@ def test_summary_allocates_nothing_and_unfolds_serials() -> None:
     assert [(r.name, r.output, r.parameters) for r in table] == [
         ("dense", (4,), 16),
         ("relu", (4,), 0),
-        ("residual", (4,), 20),
+        ("residual(dense)", (4,), 20),
     ]
 
 
