@@ -6,18 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from jaxnn.plots.style import COLOURS, figure
 
 
-def curves(histories: Sequence[Any], *, title: str = "Learning curves") -> Figure:
+def curves(histories: Sequence[Any], *, title: str = "Learning curves", unit: str = "mean per example") -> Figure:
     """Losses, and errors in percent, against the epoch; a bold line for the mean, a faint one per run if several.
 
     Args:
         histories: the history of a `train.fit`, or a list of one per run (e.g. per seed). Metrics named "*loss" share
             the left axes (logarithmic), those named "*error" (fractions) the right ones; axes without any are omitted.
             Every record must hold the metrics of the first; record i is drawn at epoch i, from 1.
+        title: above the figure.
+        unit: of the losses, e.g. "nats per token".
 
     Returns:
         A matplotlib Figure with one axes for losses and one for errors, each if there are any.
@@ -37,7 +39,7 @@ def curves(histories: Sequence[Any], *, title: str = "Learning curves") -> Figur
         histories = [cast(Sequence[Mapping[str, float]], histories)]
     if not histories or not all(histories):
         raise ValueError("curves: expected at least one history with at least one epoch, got none.")
-    panels = [("loss", 1.0, "loss (mean per example)"), ("error", 100.0, "error (%)")]
+    panels = [("loss", 1.0, f"loss ({unit})"), ("error", 100.0, "error (%)")]
     panels = [panel for panel in panels if any(name.endswith(panel[0]) for name in histories[0][0])]
     if not panels:
         raise ValueError(f"curves: expected metrics named *loss or *error, got {', '.join(histories[0][0])}.")
@@ -53,6 +55,10 @@ def curves(histories: Sequence[Any], *, title: str = "Learning curves") -> Figur
         ax.legend(fontsize=10)
         if suffix == "loss":
             ax.set_yscale("log")
+            low, high = ax.get_ylim()
+            ax.yaxis.set_major_formatter("{x:g}")
+            # Within a decade the ticks between its ends are all there is; else they would crowd.
+            ax.yaxis.set_minor_formatter("{x:g}" if high < 10 * low else NullFormatter())
         else:
             ax.set_ylim(bottom=0)
     fig.suptitle(title, fontsize=12)

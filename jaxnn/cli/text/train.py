@@ -80,7 +80,8 @@ def train_text(config: TextConfig, *, progress: bool = True) -> tuple[Path, list
         best = min(outcomes, key=lambda outcome: outcome.validation_loss)
         write_params(folder, best.state.params, best.state.state)
         _write_results(folder, outcomes)
-        figure = plots.curves([o.history for o in outcomes], title=f"Learning curves: {corpus.name}, {config.model}")
+        title = f"Learning curves: {corpus.name}, {config.model}"
+        figure = plots.curves([o.history for o in outcomes], title=title, unit="nats per token")
         plots.save(figure, folder / "curves.png")
         _print_table(config, corpus, tree.size(best.state.params), outcomes, folder)
     return folder, outcomes
