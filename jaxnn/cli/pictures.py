@@ -30,6 +30,22 @@ def _induction() -> Mapping[str, Figure]:
     return induction.draw(induction.run())
 
 
+def _curves() -> Figure:
+    return _induction()["induction"]
+
+
+def _heads() -> Figure:
+    return _induction()["induction-heads"]
+
+
+def _vanishing() -> Figure:
+    return vanishing.draw(vanishing.run())["vanishing"]
+
+
+def _tasks() -> Figure:
+    return tasks.draw(tasks.run(epochs=3))["tasks"]
+
+
 PLAYGROUND = (
     Picture(
         "playground-data",
@@ -63,7 +79,7 @@ SEQUENCES = (
         r"\frac{\partial s_{T-k+1}}{\partial s_{T-k}}",
         "Bengio, Y., Simard, P. & Frasconi, P. (1994). Learning long-term dependencies with gradient descent is "
         "difficult.",
-        lambda: vanishing.draw(vanishing.run())["vanishing"],
+        _vanishing,
     ),
     Picture(
         "sequences-tasks",
@@ -73,7 +89,7 @@ SEQUENCES = (
         "learn the task in these steps, not that it cannot. jaxnn study tasks trains twice as long.",
         "",
         "Hochreiter, S. & Schmidhuber, J. (1997). Long short-term memory (the adding problem).",
-        lambda: tasks.draw(tasks.run(epochs=3))["tasks"],
+        _tasks,
     ),
     Picture(
         "sequences-induction",
@@ -84,7 +100,7 @@ SEQUENCES = (
         "of jaxnn study induction.",
         r"p_{ts} = e^{z_{ts}} / \sum_r e^{z_{tr}}",
         HEADS,
-        lambda: _induction()["induction"],
+        _curves,
     ),
     Picture(
         "sequences-attention",
@@ -94,7 +110,7 @@ SEQUENCES = (
         "occurrence of the query's token, where induction heads look. A figure of jaxnn study induction.",
         r"p_{ts} = e^{z_{ts}} / \sum_r e^{z_{tr}}",
         HEADS,
-        lambda: _induction()["induction-heads"],
+        _heads,
     ),
 )
 

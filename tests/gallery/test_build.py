@@ -5,6 +5,7 @@ from __future__ import annotations
 import html.parser
 import importlib
 import itertools
+import pickle
 import re
 import types
 from concurrent.futures.process import BrokenProcessPool
@@ -194,6 +195,7 @@ def test_every_picture_of_the_library_is_told_well() -> None:
     assert len(pictures) > 70
     for p in (*pictures, *itertools.chain.from_iterable(MORE.values())):
         assert isinstance(p, gallery.Picture)
+        assert pickle.loads(pickle.dumps(p)) == p, "for other processes"
         assert p.title, p.name
         assert not p.title.endswith("."), p.name
         assert 100 < len(p.caption) < 600, p.name
