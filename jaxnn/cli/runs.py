@@ -111,12 +111,12 @@ def _remove_empty(folder: Path) -> None:
 def require_own_folder(folder: Path, mark: str, within: str) -> None:
     """Raise FileExistsError unless the folder is new, empty, or this command's: with `within` in its file `mark`;
     NotADirectoryError for a file."""
-    folder = folder.resolve()
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    there = folder.resolve()
+    if not there.exists() or (there.is_dir() and not any(there.iterdir())):
         return
-    if folder.is_dir() and (folder / mark).is_file() and within in _beginning(folder / mark):
+    if there.is_dir() and (there / mark).is_file() and within in _beginning(there / mark):
         return
-    if folder.is_file():
+    if there.is_file():
         raise NotADirectoryError(f"--out {folder} is a file; name a folder.")
     raise FileExistsError(
         f"--out {folder} exists already and has other contents (no {mark} of this command); name a new folder, or "

@@ -255,7 +255,8 @@ def _require_tokens(net: Layer, prompt: Array, lengths: Any) -> None:
     """Raise ValueError if a prompt, if concrete, ends with padding: that position predicts nothing."""
     decoder = net.parts[1] if net.kind is ENCODER_DECODER else net
     ends = _padding_tokens(decoder)
-    if lengths is None and ends and not isinstance(prompt, jax.core.Tracer) and np.isin(prompt[:, -1], ends).any():
+    known = not isinstance(prompt, jax.core.Tracer) and prompt.is_fully_addressable
+    if lengths is None and ends and known and np.isin(prompt[:, -1], ends).any():
         raise ValueError(
             f"generate: a prompt ends with the padding token {ends}, which the network does not see. Pass lengths, the "
             "number of tokens of each prompt."

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxnn import layers, models, tree
-from jaxnn.layers import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, Relu
+from jaxnn.layers import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, Relu, Sequences
 from jaxnn.models.summary import rows
 from tests.helpers import assert_close, float64, random, strict
 
@@ -133,6 +133,27 @@ def test_summary_allocates_nothing_and_unfolds_serials() -> None:
         ("relu", (4,), 0),
         ("residual(dense)", (4,), 20),
     ]
+
+
+def test_the_rows_of_an_encoder_decoder_are_those_of_both() -> None:
+    """A shared table counts once; the decoder reads what the encoder returns."""
+    tokens = jax.ShapeDtypeStruct((6,), jnp.int32)
+    net, x = models.encoder_decoder(10, width=8, depth=1, heads=2), Sequences(tokens, context=Sequences(tokens))
+    table = rows(net, x)
+    params = jax.eval_shape(lambda: net.init(jax.random.key(0), x)[0])
+    assert sum(row.parameters for row in table) == sum(p.size for p in jax.tree.leaves(params))
+    assert [row.name for row in table if "attention" in row.name] == [
+        "residual(rms_norm, attention)", "residual(rms_norm, attention)", "residual(rms_norm, cross_attention)",
+    ]  # fmt: skip
+    assert table[-1].output == (6, 10)
+    stacked = rows(models.transformer(10, width=8, depth=3, heads=2, stacked=True), tokens)
+    assert stacked[1].name.startswith("3 x (residual(rms_norm, attention), residual(")
+
+
+def test_a_tuple_of_arrays_is_no_batch() -> None:
+    net = models.encoder_decoder(10, width=8, depth=1, heads=2)
+    with pytest.raises(TypeError, match=r"got a tuple of 2 arrays.*context=Sequences\(source\)"):
+        net.predict((), (), (np.ones((2, 3)), np.ones((2, 3))))
 
 
 @pytest.mark.slow

@@ -27,9 +27,10 @@ from jaxnn.layers import (
     Tanh,
     stateless,
 )
+from jaxnn.losses.mean import combined_weights
 from jaxnn.models import residual, serial, stack, transformer
 from jaxnn.tape import Addition, Product
-from tests.helpers import slow
+from tests.helpers import slow, strict
 
 LABELS = np.array([2, 0, 1])
 
@@ -188,6 +189,14 @@ def test_kfac_expand_and_reduce_of_a_convolution_follow_their_definitions():
     np.testing.assert_allclose(reduce.a, np.einsum("nd,ne->de", ones.mean(1), ones.mean(1)) / 3, rtol=1e-12)
     total = use.delta.sum((2, 3))
     np.testing.assert_allclose(reduce.g, np.einsum("cnp,cnq->pq", total, total) / 3, rtol=1e-11, atol=1e-16)
+
+
+def test_roots_and_weights_under_strict_promotion_of_dtypes_and_ranks():
+    with jax.enable_x64(True), strict():
+        z = jnp.ones((2, 3, 4))
+        root = losses.hessian_root_of(losses.softmax_cross_entropy)(z, jnp.zeros((2, 3), jnp.int32))
+        assert root.shape == (12, 2, 3, 4)
+        assert combined_weights(jnp.ones(2, jnp.float32), np.array([2.0, 3.0])).tolist() == [2.0, 3.0]
 
 
 @pytest.mark.slow
