@@ -98,7 +98,7 @@ def _() -> Case:
     vg = backprop.value_and_grad(MLP, LOSS)
 
     def run(ts: Any, rate: Any, x: Any, y: Any, key: Any) -> Any:
-        from jaxnn.train.step import scan_epoch
+        from jaxnn.train.pieces import scan_epoch
 
         return scan_epoch(vg, optim.adam(rate), batch_size=BATCH)(ts, x, y, key)
 

@@ -50,7 +50,7 @@ from benchmarks.training import environment
 from jaxnn import data, files, losses, metrics, models, optim, train
 from jaxnn.train import runs
 from jaxnn.train.epochs import run_keys
-from jaxnn.train.step import scan_epoch
+from jaxnn.train.pieces import scan_epoch
 
 LOSS = losses.softmax_cross_entropy
 RATES = np.logspace(-4, -2.5, 8).astype(np.float32)

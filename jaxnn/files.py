@@ -14,9 +14,9 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -43,17 +43,23 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
     Raises:
         UnwrittenError: no space, no permission, a folder of that name ...; an existing file is unchanged.
     """
+    return write_with(path, lambda file: file.write(content))
+
+
+def write_with(path: str | os.PathLike[str], write: Callable[[IO[bytes]], Any]) -> Path:
+    """`write_bytes` of what `write(file)` writes into an open file."""
     there = False
     try:
         place = Path(os.path.realpath(path))
         with contextlib.suppress(FileNotFoundError):
             mode, there = place.stat().st_mode, True
         if there and not stat.S_ISREG(mode):
-            place.write_bytes(content)  # IsADirectoryError from a folder
+            with place.open("wb") as file:  # IsADirectoryError from a folder
+                write(file)
         else:
             if there and not os.access(place, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            _replace(place, content, stat.S_IMODE(mode) if there else None)
+            _replace(place, write, stat.S_IMODE(mode) if there else None)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         kept = "the old file is unchanged" if there else "nothing was written"
         raise _unwritten(path, error, kept) from None
@@ -72,7 +78,7 @@ def create_bytes(path: str | os.PathLike[str], content: bytes) -> bool:
     place = Path(path)
     try:
         # Not .part: whoever holds a folder's lock removes those, also while another tries to lock it.
-        with _part(place, content, ".new") as part:
+        with _part(place, lambda file: file.write(content), ".new") as part:
             try:
                 os.link(part, place)
             except FileExistsError:
@@ -188,9 +194,9 @@ def require_no_bomb(where: str, unpacked: int, packed: int) -> None:
         )
 
 
-def _replace(place: Path, content: bytes, mode: int | None) -> None:
+def _replace(place: Path, write: Callable[[IO[bytes]], Any], mode: int | None) -> None:
     """Write to a temporary file in the same folder, then rename it."""
-    with _part(place, content) as part:
+    with _part(place, write) as part:
         if mode is not None:
             part.chmod(mode)
         os.replace(part, place)
@@ -203,13 +209,13 @@ def _replace(place: Path, content: bytes, mode: int | None) -> None:
 
 
 @contextlib.contextmanager
-def _part(place: Path, content: bytes, ending: str = ".part") -> Iterator[Path]:
+def _part(place: Path, write: Callable[[IO[bytes]], Any], ending: str = ".part") -> Iterator[Path]:
     """A new file beside the place with the content, flushed to disk; deleted unless it was renamed."""
     part = place.with_name(f".{secrets.token_hex(8)}{ending}")
     file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with open(file, "wb") as stream:
-            stream.write(content)
+            write(stream)
             stream.flush()
             os.fsync(file)
         yield part

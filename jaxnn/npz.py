@@ -22,7 +22,7 @@ from jaxnn.files import require_no_bomb
 MAX_HEADER = 10_000
 """Largest array header (dtype, order, shape) that is read, in bytes."""
 
-MAX_ARRAYS = 10_000
+MAX_ARRAYS = 100_000
 """Largest number of arrays in one archive."""
 
 _MAGIC = b"\x93NUMPY"

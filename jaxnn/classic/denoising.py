@@ -17,7 +17,7 @@ from jaxnn.data import Dataset, Splits
 from jaxnn.initializers import lecun_normal
 from jaxnn.layers import Dense, Flatten, Layer, Relu
 from jaxnn.train.epochs import run_keys
-from jaxnn.train.step import scan_epoch
+from jaxnn.train.pieces import scan_epoch
 from jaxnn.types import Array, Key, Params, Scalar
 
 LEVELS = (0.1, 0.2, 0.4, 0.8)

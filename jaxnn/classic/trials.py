@@ -21,7 +21,8 @@ from jaxnn.losses.base import as_labels
 from jaxnn.optim import Optimizer
 from jaxnn.train import TrainState
 from jaxnn.train.epochs import run_keys
-from jaxnn.train.step import Augment, scan_epoch
+from jaxnn.train.pieces import scan_epoch
+from jaxnn.train.step import Augment
 from jaxnn.types import Array, Key, Params
 
 LOSS = losses.softmax_cross_entropy

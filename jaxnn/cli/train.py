@@ -119,7 +119,7 @@ def _run_all(config: TrainConfig, net: Layer, splits: data.Splits, folder: Path,
             opt,
             pair,
             key=jax.random.key(seed),
-            on_epoch=lambda record, seed=seed: append_metrics(folder, {"seed": seed, **record}),  # type: ignore[misc]
+            on_epoch=lambda record, ts, seed=seed: append_metrics(folder, {"seed": seed, **record}),  # type: ignore[misc]
             **settings,
         )
         seconds = time.perf_counter() - began

@@ -15,7 +15,7 @@ from jaxnn import train
 from jaxnn.checks import require_positive_int
 from jaxnn.compare.entries import Entry
 from jaxnn.compare.problems import Problem
-from jaxnn.train.step import scan_epoch
+from jaxnn.train.pieces import scan_epoch
 
 STEPS = 20
 """The largest number of steps timed together, as one scan."""

@@ -18,7 +18,7 @@ from jaxnn.layers import Dense, Layer
 from jaxnn.playground.data import MAX_NOISE, SOURCES, Problem
 from jaxnn.playground.features import canonical_features, featurize, require_features
 from jaxnn.playground.penalties import Regularization, make_optimizer
-from jaxnn.train.step import scan_epoch
+from jaxnn.train.pieces import scan_epoch
 from jaxnn.types import Array, Key, Params
 
 ACTIVATIONS = {"relu": layers.Relu, "tanh": layers.Tanh, "sigmoid": layers.Sigmoid, "linear": layers.Identity}
@@ -308,7 +308,7 @@ def _epoch_keys(settings: Settings, key: Key) -> Key:
 
 
 def _order(settings: Settings, key: Key, n: int) -> Array:
-    """The order of n examples in the epoch with this key, as `train.step.scan_epoch` makes it: (n,)."""
+    """The order of n examples in the epoch with this key, as `train.pieces.scan_epoch` makes it: (n,)."""
     order_key, _ = jax.random.split(key)
     return batch_indices(order_key, n, settings.batch_size, partial=Partial.WEIGHT)[0].ravel()[:n]
 

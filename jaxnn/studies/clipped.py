@@ -21,7 +21,8 @@ from jaxnn.checks import require_between
 from jaxnn.data import Splits
 from jaxnn.layers import Layer
 from jaxnn.studies.base import LOSS, make_measure, network, rounded, splits, states
-from jaxnn.train.step import TrainState, ValueAndGrad, scan_epoch
+from jaxnn.train.pieces import scan_epoch
+from jaxnn.train.step import TrainState, ValueAndGrad
 from jaxnn.types import Array, Key, Loss, Params, Scalar, State
 
 PERCENTS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)

@@ -7,9 +7,12 @@
 | `init` | the `TrainState` at the start |
 | `make_step` | one compiled optimizer step on one batch |
 | `make_epoch` | one compiled `lax.scan` over the minibatches of an epoch, buffers donated |
+| `make_piece` | some steps of such an epoch, for what happens in between |
 | `make_evaluate`, `evaluate`, `make_outputs` | means of metrics over a data set; the outputs for one |
 | `epochs` | the epochs of a run one by one, for a loop of your own |
 | `fit` | that loop to the end: epochs with progress, history, early stopping and convergence tests |
+| `checkpoints` | pytrees in files that are whole or not there, restored strictly |
+| `shard_params` | parameters and optimizer state split over devices |
 | `ensemble` | many seeds at once, by `vmap` |
 | `sweep` | seeds x hyperparameters x data orders as one program, in chunks that fit into memory; metrics as one table |
 | `map_runs` | the same for any function of an input |
@@ -26,19 +29,21 @@ XLA runs with `--xla_gpu_deterministic_ops=true`.
 from typing import TYPE_CHECKING
 
 from jaxnn import missing
-from jaxnn.train import minmax
+from jaxnn.train import checkpoints, minmax
 from jaxnn.train.descent import Iterate, Trajectory, maximize, minimize, nearest, trajectory
 from jaxnn.train.diagnose import Diagnosis, Verdict, diagnose
 from jaxnn.train.ensemble import ensemble
-from jaxnn.train.epochs import epochs
+from jaxnn.train.epochs import Event, epochs
 from jaxnn.train.evaluate import evaluate, make_evaluate, make_outputs
 from jaxnn.train.fit import FitResult, fit
 from jaxnn.train.kinds import PointKind, kind_of_point
 from jaxnn.train.lock import FolderInUseError
 from jaxnn.train.loss import mean_loss
+from jaxnn.train.meshes import shard_params
+from jaxnn.train.pieces import make_epoch, make_piece
 from jaxnn.train.runs import map_runs
 from jaxnn.train.statistics import Statistics, per_example_vg
-from jaxnn.train.step import TrainState, grad_norm, init, make_epoch, make_step
+from jaxnn.train.step import TrainState, grad_norm, init, make_step
 from jaxnn.train.stopping import DivergedError, EarlyStopping, GradTolerance, LossTolerance
 from jaxnn.train.sweep import Sweep, sweep
 
@@ -46,6 +51,7 @@ __all__ = [
     "Diagnosis",
     "DivergedError",
     "EarlyStopping",
+    "Event",
     "FitResult",
     "FolderInUseError",
     "GradTolerance",
@@ -57,6 +63,7 @@ __all__ = [
     "TrainState",
     "Trajectory",
     "Verdict",
+    "checkpoints",
     "diagnose",
     "ensemble",
     "epochs",
@@ -68,6 +75,7 @@ __all__ = [
     "make_epoch",
     "make_evaluate",
     "make_outputs",
+    "make_piece",
     "make_step",
     "map_runs",
     "maximize",
@@ -76,6 +84,7 @@ __all__ = [
     "minmax",
     "nearest",
     "per_example_vg",
+    "shard_params",
     "sweep",
     "trajectory",
 ]

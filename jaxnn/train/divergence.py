@@ -9,23 +9,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn.data import Draws
 from jaxnn.layers import Layer
 from jaxnn.models.combinators import SERIAL, fold, spread
 from jaxnn.models.ties import filled
-from jaxnn.train.step import Replay, TrainState
+from jaxnn.train.step import TrainState
 from jaxnn.train.stopping import DivergedError
 from jaxnn.types import Array, Key, Loss, Params, PyTree, State
 
 RATE = "The likely cause is a learning rate that is too large: try a tenth of it, warm-up or gradient clipping."
 
 
-def require_finite(losses: np.ndarray, ts: TrainState, epoch: int, before: Any, why: Callable[[int], str]) -> None:
+def require_finite(
+    losses: np.ndarray, ts: TrainState, epoch: int, first: int, before: Any, why: Callable[[int], str]
+) -> None:
     """Raise `DivergedError` at the first loss, or else parameter or running statistic, that is not finite.
 
-    The loss of a step is the one before its update: the last update of an epoch shows in the parameters alone.
-    `losses` (steps,) and the final state `ts` are those of the epoch, `before` is the error's `result`, and `why(step)`
-    (step from 0) returns sentences for its message.
+    The loss of a step is the one before its update: the last update of a piece shows in the parameters alone.
+    `losses` (steps,) and the final state `ts` are those of a piece of the epoch that began with step `first`, `before`
+    is the error's `result`, and `why(step)` (step of the epoch, from 0) returns sentences for its message.
     """
     bad = np.flatnonzero(~np.isfinite(losses))
     if bad.size:
@@ -35,6 +36,7 @@ def require_finite(losses: np.ndarray, ts: TrainState, epoch: int, before: Any, 
     else:
         return
     shown = losses[max(step - 3, 0) : step]
+    step += first
     earlier = f" (the losses before it: {np.array2string(shown, precision=4)})" if shown.size else ""
     message = f"fit: {what} at step {step + 1} of epoch {epoch}{earlier}. {why(step)}"
     raise DivergedError(message, epoch=epoch, step=step + 1, result=before)
@@ -102,32 +104,28 @@ def _bad_row(name: str, path: Any, array: Array) -> str:
     )
 
 
-def cause(net: Layer, loss: Loss, replay: Replay, before: TrainState, x: PyTree, y: PyTree, key: Key, step: int) -> str:
+def cause(net: Layer, loss: Loss, replay: Callable[[], Any], before: TrainState, step: int, *, checked: bool) -> str:
     """Sentences that name the first quantity to become NaN or infinite in an epoch, and a remedy.
 
     Args:
         net, loss: the trained network and its loss.
-        replay: made by `train.step.replayed` with the arguments of the epoch.
-        before: the state before the epoch.
-        x, y, key: the arguments of the epoch.
+        replay: () -> (the state before the step, its batch (x, y, key), its gradient), as `pieces.Replay` makes them.
+        before: the state at the start of the epoch, or where the run was resumed in it.
         step: the first step, from 0, whose loss or new parameters are not finite.
+        checked: whether the examples are known to be finite.
     """
-    drawn = isinstance(x, Draws)
-    for name, examples in () if drawn else (("training x", x), ("training y", y)):
-        if found := bad_example(name, examples):
-            return found
     if found := not_finite((before.params, before.state)):
         # The path begins with the index in the pair.
         return f"It began with parameters or running statistics that are not finite: {found[3:]}. Look at `start`."
     # inf may be a valid initial value, e.g. the best value so far.
     if found := not_finite(jax.tree.map(_without_inf, before.opt_state)):
         return f"It began with an optimizer state that holds NaN: opt_state{found}. Look at `start.opt_state`."
-    ts, (xs, ys, net_key), grads = replay(before, x, y, key, step)
+    ts, (xs, ys, net_key), grads = replay()
     if found := not_finite(ts.params):
         return f"The update of step {step} made a parameter overflow: {found}. {RATE}"
     xs, ys, params, state = jax.tree.map(jnp.asarray, jax.device_get((xs, ys, ts.params, ts.state)))
-    if drawn and (found := bad_example("x", xs) or bad_example("y", ys)):
-        return f"In the drawn batch, after augment: {found} Look at what draw and augment return."
+    if not checked and (found := bad_example("x", xs) or bad_example("y", ys)):
+        return f"In the batch of that step, after augment: {found} Look at what makes the batches, and at augment."
     if not_finite(xs):
         return "The data are finite, the output of augment is not."
     outputs = xs

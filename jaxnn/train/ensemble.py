@@ -18,7 +18,8 @@ from jaxnn.train.arguments import as_training, require_net, require_optimizer
 from jaxnn.train.batches import example_of
 from jaxnn.train.epochs import run_keys
 from jaxnn.train.loss import mean_loss
-from jaxnn.train.step import Augment, TrainState, ValueAndGrad, init, scan_epoch
+from jaxnn.train.pieces import scan_epoch
+from jaxnn.train.step import Augment, TrainState, ValueAndGrad, init
 from jaxnn.types import Array, Key, Loss, Params, PyTree
 
 

@@ -1,11 +1,15 @@
-"""The epochs of a training run, one by one: the loop of `fit` as an iterator."""
+"""The epochs of a training run, one by one: the loop of `fit` as an iterator, which saves and resumes."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
+import operator
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +19,7 @@ from jaxnn.checks import require_key, require_positive_int
 from jaxnn.data import Partial
 from jaxnn.layers import Layer
 from jaxnn.optim import Transformation
+from jaxnn.optim.rates import learning_rate
 from jaxnn.train.arguments import (
     as_pair,
     as_training,
@@ -26,13 +31,37 @@ from jaxnn.train.arguments import (
     require_targets,
     taking,
 )
-from jaxnn.train.batches import concrete, example_of, plan
-from jaxnn.train.divergence import cause, require_finite, require_no_nan
+from jaxnn.train.divergence import require_finite, require_no_nan
 from jaxnn.train.evaluate import make_evaluate
+from jaxnn.train.feeds import ArrayFeed, Feed, joined, mean_of
+from jaxnn.train.identity import identity
 from jaxnn.train.loss import default_value_and_grad
 from jaxnn.train.memo import memoized
-from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad, init, make_epoch, replayed
+from jaxnn.train.meshes import as_split, put_on, require_divided
+from jaxnn.train.pieces import Epoch
+from jaxnn.train.progress import say
+from jaxnn.train.saving import Saved, SaveEvery, Saver
+from jaxnn.train.signals import StopSignals
+from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad, grad_norm, init
 from jaxnn.types import Array, Key, Loss, Params, PyTree
+
+SAVE_EVERY = 60.0
+"""Seconds between two checkpoints, unless the caller says otherwise."""
+
+MANY = 2**62
+"""Steps of an epoch that only the end of its source ends."""
+
+
+class Event(NamedTuple):
+    """The end of an epoch, as `epochs` yields it: `for record, ts in epochs(...)`.
+
+    Attributes:
+        record: the metrics of the epoch, as in the history of `fit`.
+        ts: the state at its end.
+    """
+
+    record: dict[str, float]
+    ts: TrainState
 
 
 def epochs(
@@ -44,6 +73,7 @@ def epochs(
     key: Key,
     epochs: int,
     batch_size: int = 128,
+    steps_per_epoch: int | None = None,
     validation: Any = None,
     metrics: Mapping[str, Loss] | None = None,
     regularizer: Callable[[Params], Array] | None = None,
@@ -53,21 +83,34 @@ def epochs(
     measure: Measure | None = None,
     start: TrainState | None = None,
     evaluated_at: Callable[[Any, Params], Params] | None = None,
-) -> Iterator[tuple[dict[str, float], TrainState]]:
-    """The epochs of `fit`, each as it ends: log, evaluate, keep states or stop in a loop of your own.
+    mesh: jax.sharding.Mesh | None = None,
+    axis: str | tuple[str, ...] | None = None,
+    folder: str | Path | None = None,
+    save_every: SaveEvery = SAVE_EVERY,
+    keep: int = 2,
+    say: Callable[[str], None] = say,
+) -> Epochs:
+    """The epochs of `fit`, each as it ends: log, evaluate, change the state, keep it or stop in a loop of your own.
 
     Args:
-        net, loss, opt, train, key, epochs, batch_size, validation, metrics, regularizer, value_and_grad, augment,
-            partial, measure, start, evaluated_at: as for `fit`, which also chooses among the epochs and reports.
+        net, loss, opt, train, key, epochs, batch_size, steps_per_epoch, validation, metrics, regularizer,
+            value_and_grad, augment, partial, measure, start, evaluated_at, mesh, axis, folder, save_every, keep: as for
+            `fit`, which also chooses among the epochs and reports.
+        say: called with a line when the run goes on from a folder; prints to standard error by default.
 
     Returns:
-        An iterator of (record, ts): the metrics of the epoch, as in the history of `fit`, and the `TrainState` at its
-        end. A state stays valid, as the next epoch trains a copy of it; pass a copy of it to what donates its argument,
-        such as `make_step`. Arguments are checked at the call, training begins with the first epoch that is asked for.
+        An iterator of `Event`s, pairs (record, ts): the metrics of the epoch, as in the history of `fit`, and the
+        `TrainState` at its end. A state stays valid, as the next epoch trains a copy of it; pass a copy of it to what
+        donates its argument, such as `make_step`. Training goes on from the iterator's `ts`, to which the
+        loop may assign another state, e.g. one with a new learning rate (`optim.with_hyperparams`). Its `history` has
+        the records of all epochs, its `stopped` the signal that ended it, if one did. Arguments
+        are checked, and a folder is locked and read, at the call; training begins with the first epoch that is asked
+        for. After a `break`, call its `close()`, or let it go out of scope: the last epoch is saved and the folder
+        unlocked.
 
     Raises:
         DivergedError: as `fit`; its `result` is the `TrainState` before that epoch.
-        TypeError, ValueError: as `fit`, whose name stands in the messages.
+        TypeError, ValueError, OSError: as `fit`, whose name stands in the messages.
 
     Example:
         >>> from jaxnn import losses, models, optim
@@ -88,55 +131,209 @@ def epochs(
         require_function("fit", name, function, example)
     require_function("fit", "loss", loss, "losses.softmax_cross_entropy", optional=False)
     require_metrics("fit", metrics or {})
-    count = require_positive_int("fit", "epochs", epochs, minimum=0)
-    x, y = as_training("fit", train)
-    held_out = None if validation is None else as_pair("fit", "validation", validation, trees=True)
-    if metrics and held_out is None:
-        raise ValueError(f"fit: metrics ({', '.join(metrics)}) are of the validation data; pass validation=(x, y) too.")
-    began_at = started(net, opt, x, batch_size, key, start)
-    for name, data in (("training", concrete(x, y, key, batch_size)), ("validation", held_out)):
-        if data is not None:
-            require_targets("fit", name, net, began_at.params, began_at.state, data, loss)
-    vg = value_and_grad or default_value_and_grad(net, loss, regularizer)
-    jax.eval_shape(lambda k: plan(x, y, k, batch_size, partial).rows, key)  # its checks
-    epoch_fn = make_epoch(vg, opt, batch_size=batch_size, partial=partial, augment=augment, measure=measure)
-    replay = replayed(vg, opt, batch_size=batch_size, partial=partial, augment=augment)
-    evaluate = _evaluate(net, (("loss", loss), *(metrics or {}).items()))
-
-    def trained(before: TrainState) -> Iterator[tuple[dict[str, float], TrainState]]:
-        epochs_key = run_keys(key)[1]
-        for epoch in range(1, count + 1):
-            # The epoch donates its input. What it began with is kept: for the caller, and to diagnose a divergence.
-            copy = jax.tree.map(jnp.copy, before)
-            began = time.perf_counter()
-            epoch_key = jax.random.fold_in(epochs_key, epoch)
-            ts, report = epoch_fn(copy, x, y, epoch_key)
-            reported = jax.device_get(report)
-            seconds = time.perf_counter() - began
-            why = functools.partial(cause, net, loss, replay, before, x, y, epoch_key)
-            require_finite(reported["loss"], ts, epoch, before, why)
-            record = {"epoch": epoch} | _epoch_means(reported)
-            if held_out is not None:
-                params = ts.params if evaluated_at is None else evaluated_at(ts.opt_state, ts.params)
-                values = evaluate(params, ts.state, *held_out)
-                figures = {f"validation_{name}": float(value) for name, value in values.items()}
-                require_no_nan(figures, epoch, before, held_out)
-                record |= figures
-            record |= {"seconds": seconds, "examples_per_second": float(reported["examples"].sum()) / seconds}
-            yield record, ts
-            before = ts
-
-    return trained(began_at)
-
-
-def started(
-    net: Layer, opt: Transformation, x: PyTree, batch_size: int, key: Key, start: TrainState | None
-) -> TrainState:
-    """The state that training begins with: `start`, checked, or a fresh one."""
     require_net("fit", net)
     require_optimizer("fit", opt)
     require_key("fit", key)
-    example = example_of(x, batch_size)
+    count = require_positive_int("fit", "epochs", epochs, minimum=0)
+    split = as_split("fit", mesh, axis)
+    require_divided("fit", split, batch_size)
+    held_out = None if validation is None else as_pair("fit", "validation", validation, trees=True)
+    if metrics and held_out is None:
+        raise ValueError(f"fit: metrics ({', '.join(metrics)}) are of the validation data; pass validation=(x, y) too.")
+    vg = value_and_grad or default_value_and_grad(net, loss, regularizer)
+    epoch = Epoch(vg, batch_size, partial, augment, grad_norm if measure is None else measure, split)
+    feed = _feed(train, key, epoch, opt, steps_per_epoch)
+    ts = started(net, opt, feed.example, key, start)
+    if split is not None:
+        ts, held_out = put_on(split.mesh, (ts, held_out))
+    for name, data in (("training", feed.targets()), ("validation", held_out)):
+        if data is not None:
+            require_targets("fit", name, net, ts.params, ts.state, data, loss)
+    _ = feed.steps  # with its checks
+    evaluate = make_evaluation(net, (("loss", loss), *(metrics or {}).items()))
+    run = Run(net, loss, opt, feed, key, count, evaluate, held_out, evaluated_at)
+    if folder is None:
+        return Epochs(run, ts, None)
+    others = {"regularizer": regularizer, "augment": augment}
+    known = identity(net, loss, opt, train, key, batch_size=batch_size, partial=partial, others=others)
+    return Epochs(run, ts, Saver(folder, save_every, keep, known, say))
+
+
+def _feed(train: Any, key: Key, epoch: Epoch, opt: Transformation, steps_per_epoch: int | None) -> Feed:
+    """The batches of the training data."""
+    x, y = as_training("fit", train)
+    if steps_per_epoch is not None:
+        raise ValueError("fit: steps_per_epoch is of streams; the number of examples, or of draws, tells the steps.")
+    if epoch.split is not None:
+        x, y = put_on(epoch.split.mesh, (x, y))
+    return ArrayFeed(x, y, key, epoch, opt)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The arguments of `epochs`, checked."""
+
+    net: Layer
+    loss: Loss
+    opt: Transformation
+    feed: Feed
+    key: Key
+    count: int
+    evaluate: Callable[..., dict[str, Array]]
+    held_out: tuple[PyTree, PyTree] | None
+    evaluated_at: Callable[[Any, Params], Params] | None
+
+
+class Position(NamedTuple):
+    """Where a run is: epochs that are complete; of the one that is not, steps, seconds and reports; steps in all."""
+
+    epochs: int = 0
+    step: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    report: dict[str, np.ndarray] = {}  # noqa: RUF012 # never changed
+
+
+class Epochs(Iterator[Event]):
+    """The iterator that `epochs` returns.
+
+    Attributes:
+        ts: the state at the end of the last epoch, or at the start. Assign another to train on from that.
+        history: the records of all epochs so far, those before a resumption included.
+        stopped: "SIGTERM" or "SIGINT" if that signal ended it, else "".
+        best: a state that the checkpoints hold besides: the one that `fit` would return. None for `ts` itself.
+        extra: what they hold besides as JSON.
+    """
+
+    def __init__(self, run: Run, start: TrainState, saver: Saver | None) -> None:
+        self.ts, self.history, self.stopped = start, list[dict[str, float]](), ""
+        self.best: TrainState | None = None
+        self.extra: dict[str, Any] = {}
+        self._run, self._saver = run, saver
+        self._at, self._unsaved = Position(), False
+        self._loop = self._trained()
+        if saver is not None:
+            try:
+                self._restore(saver)
+            except BaseException:
+                saver.close()
+                raise
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        return next(self._loop)
+
+    def close(self) -> None:
+        """Save the last complete epoch, if that is not done, and unlock the folder."""
+        self._loop.close()
+        if self._saver is not None:
+            try:
+                if self._unsaved:
+                    self._save(self._at, self.ts)
+            finally:
+                self._saver.close()
+                self._saver = None
+
+    def __del__(self) -> None:
+        if hasattr(self, "_loop"):
+            self.close()
+
+    def _restore(self, saver: Saver) -> None:
+        saved = saver.restore(self.ts)
+        if saved is None:
+            return
+        about = saved.about
+        if about["epochs"] > self._run.count:
+            raise ValueError(
+                f"fit: the folder {saver.checkpoints.folder} holds a run of {about['epochs']} epochs, more than "
+                f"epochs={self._run.count}. Ask for at least as many, or use another folder."
+            )
+        self.ts, self.best, self.history, self.extra = saved.ts, saved.best, about["history"], about["extra"]
+        self._at = Position(about["epochs"], about["step"], about["steps"], about["seconds"], saved.report)
+        self._run.feed.resume(about["stream"], about["epochs"], about["step"])
+
+    def _trained(self) -> Generator[Event]:
+        with StopSignals() if self._saver is not None else contextlib.nullcontext() as signals:
+            while self._at.epochs < self._run.count:
+                record = self._epoch(signals)
+                if record is None:
+                    return
+                yield Event(record, self.ts)
+                if self._saver is not None and signals is not None:
+                    last = self._at.epochs == self._run.count
+                    if signals.name or last or self._saver.due(self._at.steps):
+                        self._save(self._at, self.ts)
+                    if signals.name and not last:
+                        self.stopped = signals.name
+                        return
+
+    def _epoch(self, signals: StopSignals | None) -> dict[str, float] | None:
+        """Train to the end of the epoch and return its record; None if a signal stopped it before."""
+        run, saver, at, before = self._run, self._saver, self._at, self.ts
+        number, first = at.epochs + 1, at.step
+        key = jax.random.fold_in(run_keys(run.key)[1], number)
+        # The steps donate their input. What they began with is kept: for the caller, and to diagnose a divergence.
+        ts = jax.tree.map(jnp.copy, before)
+        why = functools.partial(run.feed.cause, run.net, run.loss, before, key, first)
+        ended = False
+        while not ended:
+            left = MANY if run.feed.steps is None else run.feed.steps - at.step
+            count = left if saver is None else saver.length(at.steps, left)
+            began = time.perf_counter()
+            ts, report = run.feed.run(ts, key, number, at.step, count)
+            taken, ran = time.perf_counter() - began, len(report.get("loss", ()))
+            require_finite(report.get("loss", np.zeros(0)), ts, number, at.step, before, why)
+            ended = ran < count or count == left
+            report = joined([part for part in (at.report, report) if part])
+            at = Position(at.epochs, at.step + ran, at.steps + ran, at.seconds + taken, report)
+            if saver is not None and signals is not None and not ended:
+                saver.ran(count, taken)
+                if signals.name or saver.due(at.steps):
+                    self._save(at, ts)
+                if signals.name:
+                    self.stopped = signals.name
+                    return None
+        record = self._record(number, ts, at, before)
+        self.ts, self._at, self._unsaved = ts, Position(number, 0, at.steps), True
+        self.history.append(record)
+        return record
+
+    def _record(self, number: int, ts: TrainState, at: Position, before: TrainState) -> dict[str, float]:
+        run = self._run
+        means = mean_of(at.report)
+        record = {"epoch": number, "loss": means["loss"]} | means
+        if (rate := learning_rate(run.opt, ts.opt_state)) is not None:
+            record["learning_rate"] = rate
+        if run.held_out is not None:
+            params = ts.params if run.evaluated_at is None else run.evaluated_at(ts.opt_state, ts.params)
+            values = run.evaluate(params, ts.state, *run.held_out)
+            figures = {f"validation_{name}": float(value) for name, value in values.items()}
+            require_no_nan(figures, number, before, run.held_out)
+            record |= figures
+        examples = float(at.report["examples"].sum())
+        return record | {"seconds": at.seconds, "examples_per_second": examples / at.seconds}
+
+    def _save(self, at: Position, ts: TrainState) -> None:
+        if self._saver is None:
+            return
+        about = {
+            "epochs": at.epochs,
+            "step": at.step,
+            "steps": at.steps,
+            "seconds": at.seconds,
+            "history": self.history,
+            "stream": self._run.feed.state(),
+            "extra": self.extra,
+        }
+        same = self.best is not None and all(map(operator.is_, *map(jax.tree.leaves, (self.best, ts))))
+        self._saver.save(Saved(ts, at.report, None if same else self.best, about))
+        self._unsaved = self._unsaved and at.step > 0
+
+
+def started(net: Layer, opt: Transformation, example: PyTree, key: Key, start: TrainState | None) -> TrainState:
+    """The state that training begins with: `start`, checked, or a fresh one."""
     with taking("fit", "train x", example):
         if start is None:
             return init(net, opt, run_keys(key)[0], example)
@@ -151,15 +348,6 @@ def run_keys(key: Key) -> tuple[Key, Key]:
 
 
 @memoized
-def _evaluate(net: Layer, metrics: tuple[tuple[str, Loss], ...]) -> Callable[..., dict[str, Array]]:
+def make_evaluation(net: Layer, metrics: tuple[tuple[str, Loss], ...]) -> Callable[..., dict[str, Array]]:
+    """`make_evaluate`, kept for equal arguments."""
     return make_evaluate(net, dict(metrics))
-
-
-def _epoch_means(report: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Means over the steps of an epoch, each step weighted by its number of examples."""
-    examples = report["examples"]
-    return {
-        name: float(np.average(values.astype(np.float64), weights=examples))
-        for name, values in report.items()
-        if name != "examples"
-    }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,13 +13,14 @@ import jax.numpy as jnp
 from jaxnn.data import Partial
 from jaxnn.layers import Layer
 from jaxnn.optim import Transformation
-from jaxnn.train.arguments import as_training, require_rules
+from jaxnn.train.arguments import require_rules
 from jaxnn.train.divergence import require_no_nan
+from jaxnn.train.epochs import SAVE_EVERY, Epochs
 from jaxnn.train.epochs import epochs as train_epochs
-from jaxnn.train.epochs import started
 from jaxnn.train.progress import Progress
-from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad, grad_norm
-from jaxnn.train.stopping import DivergedError, EarlyStopping, GradTolerance, Stopping, monitored
+from jaxnn.train.saving import SaveEvery
+from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad
+from jaxnn.train.stopping import DivergedError, EarlyStopping, Stopping, monitored
 from jaxnn.types import Array, Key, Loss, Params, State
 
 
@@ -29,10 +31,12 @@ class FitResult(NamedTuple):
         params, state, opt_state: of the last epoch, or of the best one (see `fit`'s `select`).
         history: one dict of floats for each epoch: "epoch" (from 1); "loss", the mean over the epoch's training
             batches, in training mode, each before its update, with the regularizer's penalty; the means of what
-            `per_example_vg` measures; what `measure` reports; "validation_*", in evaluation mode and without the
-            penalty; "seconds" of training (the first epoch's include compilation); "examples_per_second".
+            `per_example_vg` measures; what `measure` reports, "grad_norm" by default; "learning_rate", of the last
+            step, where `optim.learning_rate` knows it; "validation_*", in evaluation mode and without the penalty;
+            "seconds" of training (the first epoch's include compilation); "examples_per_second".
         epoch: the epoch that the parameters come from, 0 for the start.
-        stopped: the reasons of the stopping rules that ended training; "" if none did.
+        stopped: the reasons of the stopping rules that ended training, or the signal that did, "SIGTERM" or "SIGINT";
+            "" if nothing did.
     """
 
     params: Params
@@ -52,6 +56,7 @@ def fit(
     key: Key,
     epochs: int,
     batch_size: int = 128,
+    steps_per_epoch: int | None = None,
     validation: Any = None,
     metrics: Mapping[str, Loss] | None = None,
     regularizer: Callable[[Params], Array] | None = None,
@@ -63,7 +68,12 @@ def fit(
     measure: Measure | None = None,
     start: TrainState | None = None,
     evaluated_at: Callable[[Any, Params], Params] | None = None,
-    on_epoch: Callable[[Mapping[str, float]], None] | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    axis: str | tuple[str, ...] | None = None,
+    folder: str | Path | None = None,
+    save_every: SaveEvery = SAVE_EVERY,
+    keep: int = 2,
+    on_epoch: Callable[[Mapping[str, float], TrainState], None] | None = None,
     progress: bool = True,
 ) -> FitResult:
     """Train a network for some epochs, each one compiled scan over permuted, or drawn, minibatches.
@@ -96,8 +106,7 @@ def fit(
         stopping: rules evaluated after each epoch: `EarlyStopping`, `LossTolerance`, `GradTolerance`, or your own.
         select: the name of a metric in the history; the parameters of the epoch with its minimum are returned.
             None means the last epoch's, unless an `EarlyStopping` is passed: then what the first one monitors.
-        measure: more scalars to report for each step, averaged over the epoch; None means `grad_norm` if
-            `stopping` has a `GradTolerance`, else nothing.
+        measure: more scalars to report for each step, averaged over the epoch; None means `grad_norm`.
         start: a `TrainState` of this network and optimizer to continue from, instead of a fresh one; it is copied, not
             donated. Its parameters may have been cast to another floating dtype, in which training continues. Epochs
             count from 1 again and follow `key`: pass another key for other orders of the data. For another optimizer:
@@ -105,14 +114,29 @@ def fit(
         evaluated_at: (opt_state, params) -> the parameters at which the validation metrics are evaluated, such as
             `optim.schedule_free_eval_params`; None for the parameters themselves. The result has the trained ones
             and their optimizer state; running statistics are of the trained ones, too.
-        on_epoch: called with each epoch's record as soon as it is there.
+        mesh, axis: data parallelism: each batch is split over this axis (None: the first; or several) of this mesh, so
+            that each device computes its rows, and the compiler sums the gradients. Arrays that do not lie on the mesh
+            are copied to all its devices; `shard_params` splits those of `start`. The statistics of batch
+            normalization are of the whole batch. None: batches are split as the data are.
+        folder: where the run is saved; called again with the same arguments, it goes on there, to the bit on the same
+            devices and version of JAX. Also with more epochs. It holds one run, is locked during a call, and wins over
+            `start`. Inside, SIGTERM and SIGINT (in the main thread) end the run after a save: see `stopped`. None saves
+            nothing.
+        save_every: steps between two saves (an int), or a time (seconds as a float, or a timedelta); and at the end. A
+            kill costs at most that much. Signals are looked at as often, with a time once a second or each step.
+        keep: how many of the newest checkpoints to keep; each holds the best epoch's state, too, if one is chosen.
+        on_epoch: called with each epoch's record and `TrainState` as soon as they are there; to change the state, use
+            `epochs`.
         progress: whether to show a bar with loss, metrics, examples/s and the time left.
 
     Raises:
         DivergedError: the training loss, a parameter or a running statistic became NaN or infinite, or a validation
             metric or the one of `select` NaN; it names the step and what was not finite first (an example, a parameter,
             a layer, the loss), and carries the result of the epochs before.
-        TypeError, ValueError: the arguments or the data do not fit together, or a label is out of range.
+        TypeError, ValueError: the arguments or the data do not fit together, or a label is out of range; the folder
+            holds another run, or its newest checkpoint is damaged.
+        FolderInUseError: another process, or another call, has locked the folder.
+        UnwrittenError: the folder or a checkpoint cannot be written; the checkpoints before it are kept.
 
     Example:
         >>> import jax
@@ -125,38 +149,83 @@ def fit(
         3.00 x + 1.00
     """
     require_rules("fit", stopping)
-    measure = grad_norm if measure is None and any(isinstance(s, GradTolerance) for s in stopping) else measure
     select = next((s.monitor for s in stopping if isinstance(s, EarlyStopping)), None) if select is None else select
-    pair = as_training("fit", train)
-    ts = started(net, opt, pair[0], batch_size, key, start)
-    history: list[dict[str, float]] = []
-    # A copy of `start`, which is the caller's; the loop copies once more.
-    kept = ts if start is None else jax.tree.map(jnp.copy, ts)
-    best = FitResult(kept.params, kept.state, kept.opt_state, history, 0, "")
-    course = train_epochs(
-        net, loss, opt, pair, key=key, epochs=epochs, batch_size=batch_size, validation=validation, metrics=metrics,
-        regularizer=regularizer, value_and_grad=value_and_grad, augment=augment, partial=partial, measure=measure,
-        start=ts, evaluated_at=evaluated_at,
-    )  # fmt: skip
-    del ts, kept  # or they would be held in memory to the end
-    best_value = math.inf
     with Progress(epochs, enabled=progress) as bar:
-        for epoch in range(1, epochs + 1):
-            try:
-                record, trained = next(course)
-            except DivergedError as error:
-                error.result = best
-                raise
-            if select in record:
-                require_no_nan({select: record[select]}, epoch, best)
-            history.append(record)
-            if on_epoch is not None:
-                on_epoch(record)
-            bar.show(record)
-            # The first epoch counts even if its metric is infinite: the start has none.
-            if select is None or epoch == 1 or monitored(history[-1:], select)[0] < best_value:
-                best = FitResult(*trained, history, epoch, "")
-                best_value = math.inf if select is None else monitored(history[-1:], select)[0]
-            if reasons := [reason for rule in stopping if (reason := rule(history))]:
-                return best._replace(stopped="; ".join(reasons))
-    return best
+        course = train_epochs(
+            net, loss, opt, train, key=key, epochs=epochs, batch_size=batch_size, steps_per_epoch=steps_per_epoch,
+            validation=validation, metrics=metrics, regularizer=regularizer, value_and_grad=value_and_grad,
+            augment=augment, partial=partial, measure=measure, start=start, evaluated_at=evaluated_at, mesh=mesh,
+            axis=axis, folder=folder, save_every=save_every, keep=keep, say=bar.say if progress else _silent,
+        )  # fmt: skip
+        with contextlib.closing(course):
+            return _chosen(course, select, stopping, on_epoch, bar, copied=start is not None)
+
+
+def _chosen(
+    course: Epochs,
+    select: str | None,
+    stopping: Sequence[Stopping],
+    on_epoch: Callable[[Mapping[str, float], TrainState], None] | None,
+    bar: Progress,
+    *,
+    copied: bool,
+) -> FitResult:
+    """Train to the end, or until a rule or a signal stops, and choose among the epochs."""
+    history = course.history
+    best = _so_far(course, select, stopping)
+    bar.to(len(history))
+    if not history and copied:  # `start` is the caller's
+        best = best._replace(**jax.tree.map(jnp.copy, course.ts)._asdict())
+    # Of a run that had ended. A rule with a state of its own has seen the history already.
+    if history and (reasons := _reasons([rule for rule in stopping if not hasattr(rule, "set_state")], history)):
+        return best._replace(stopped=reasons)
+    while True:
+        try:
+            event = next(course, None)
+        except DivergedError as error:
+            error.result = best
+            raise
+        if event is None:
+            return best._replace(stopped=course.stopped)
+        record, trained = event
+        epoch = len(history)
+        if select in record:
+            require_no_nan({select: record[select]}, epoch, best)
+        if on_epoch is not None:
+            on_epoch(record, trained)
+        bar.show(record)
+        # The first epoch counts even if its metric is infinite: the start has none.
+        if select is None or epoch == 1 or _value(history, epoch, select) < _value(history, best.epoch, select):
+            best = FitResult(*trained, history, epoch, "")
+        reasons = _reasons(stopping, history)
+        course.best = None if select is None else TrainState(*best[:3])
+        course.extra = {"best": best.epoch, "rules": [_state_of(rule) for rule in stopping]}
+        if reasons:
+            return best._replace(stopped=reasons)
+
+
+def _so_far(course: Epochs, select: str | None, stopping: Sequence[Stopping]) -> FitResult:
+    """The result of the epochs before a resumption, or the start; rules with a state of their own get it back."""
+    for rule, state in zip(stopping, course.extra.get("rules", ()), strict=False):
+        if state is not None and hasattr(rule, "set_state"):
+            rule.set_state(state)
+    epoch = len(course.history) if select is None else course.extra.get("best", 0)
+    return FitResult(*(course.best or course.ts), course.history, epoch, "")
+
+
+def _state_of(rule: Stopping) -> Any:
+    """The state of a rule that has `get_state` and `set_state`, as JSON; None for a function of the history."""
+    return rule.get_state() if hasattr(rule, "get_state") else None
+
+
+def _value(history: Sequence[Mapping[str, float]], epoch: int, select: str) -> float:
+    return monitored(history[epoch - 1 : epoch], select)[0]
+
+
+def _reasons(rules: Sequence[Stopping], history: Sequence[Mapping[str, float]]) -> str:
+    """The reasons of the rules that stop here; "" if none does."""
+    return "; ".join(reason for rule in rules if (reason := rule(history)))
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""

@@ -10,6 +10,11 @@ import rich.console
 import rich.progress
 
 
+def say(line: str) -> None:
+    """Print a line to standard error."""
+    rich.console.Console(stderr=True).print(line, highlight=False, soft_wrap=True)
+
+
 class Bar:
     """A progress bar on a terminal, else one plain line per step; neither if not `enabled`."""
 
@@ -81,7 +86,7 @@ def _figures(record: Mapping[str, float]) -> str:
     """`loss 0.123  validation_error 1.5%  52,000 examples/s`, for one epoch."""
     shown = []
     for name, value in record.items():
-        if name in ("epoch", "seconds", "examples_per_second"):
+        if name in ("epoch", "seconds", "examples_per_second", "learning_rate", "grad_norm"):
             continue
         is_fraction = name.endswith(("error", "accuracy"))
         shown.append(f"{name} {value:.2%}" if is_fraction else f"{name} {value:.4g}")

@@ -1,4 +1,4 @@
-"""A compiled optimizer step, and a compiled epoch of them."""
+"""One optimizer step, compiled."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ import jax.numpy as jnp
 
 from jaxnn import tree
 from jaxnn.checks import as_arrays
-from jaxnn.data import Partial
 from jaxnn.layers import Layer
 from jaxnn.optim import Transformation, apply_updates
 from jaxnn.optim.base import call_update
 from jaxnn.optim.spec import build, parted
 from jaxnn.train.arguments import require_function, require_net, require_opt_state, require_optimizer
-from jaxnn.train.batches import Batch, Plan, plan
 from jaxnn.train.memo import memoized
 from jaxnn.train.statistics import Statistics
 from jaxnn.types import Array, Key, Params, PyTree, State
@@ -97,9 +95,9 @@ def make_step(vg: ValueAndGrad, opt: Transformation, *, measure: Measure | None 
         >>> report["loss"].shape
         ()
     """
-    _step(vg, opt, measure)  # its checks
+    one_step(vg, opt, measure)  # its checks
     structure, numbers = parted(opt)
-    return _with("make_step", _step_program(vg, structure, measure), numbers)
+    return with_numbers("make_step", _step_program(vg, structure, measure), numbers)
 
 
 @memoized
@@ -107,13 +105,13 @@ def _step_program(vg: ValueAndGrad, structure: Any, measure: Measure | None) -> 
     """The step of every optimizer of that structure, compiled."""
 
     def step(ts: TrainState, x: PyTree, y: PyTree, *, numbers: Any, **how: Any) -> Any:
-        return _step(vg, build(structure, numbers), measure)(ts, x, y, **how)
+        return one_step(vg, build(structure, numbers), measure)(ts, x, y, **how)
 
     return jax.jit(step, donate_argnums=0)
 
 
-def _step(vg: ValueAndGrad, opt: Transformation, measure: Measure | None) -> Callable[..., Any]:
-    """The uncompiled step, shared by `make_step` and the scan of `make_epoch`."""
+def one_step(vg: ValueAndGrad, opt: Transformation, measure: Measure | None) -> Callable[..., Any]:
+    """The uncompiled step, shared by `make_step` and the scan of an epoch."""
     require_optimizer("make_step", opt)
     require_function("make_step", "vg", vg, "jax.value_and_grad(loss_fn, has_aux=True)", optional=False)
     if isinstance(vg, Layer):
@@ -165,71 +163,7 @@ def _value_state_grads(result: Any) -> tuple[tuple[Any, ...], Params]:
     return result
 
 
-def make_epoch(
-    vg: ValueAndGrad,
-    opt: Transformation,
-    *,
-    batch_size: int,
-    partial: Partial = Partial.DROP,
-    augment: Augment | None = None,
-    measure: Measure | None = None,
-) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
-    """One epoch as one compiled `lax.scan` over freshly permuted, or drawn, minibatches, the data on the device.
-
-    Params, running statistics and optimizer state are donated: the `TrainState` passed in must not be used afterwards.
-    State and data may lie on a mesh, as for `fit`. The loss of a step is the value BEFORE its update: an overflow in
-    the last update shows only in `tree.all_finite(jax.tree.leaves(ts.params))`.
-
-    Args:
-        vg, opt, measure: as for `make_step`.
-        batch_size: N for batch gradient descent, 1 for stochastic; more than N only with `Partial.WEIGHT`.
-        partial: the last, smaller batch: `Partial.DROP` omits it from this epoch, `Partial.WEIGHT` pads it with
-            examples of weight 0 (not with batch normalization, whose statistics would include them). No effect on a
-            `Draws`, whose batches are full.
-        augment: a random transformation of the inputs of each batch, from `jaxnn.data.augment`.
-
-    Returns:
-        `epoch(ts, x, y, key) -> (ts, report)`: x and y arrays with N examples on the first axis, or pytrees of them if
-        `vg` takes such batches; or x a `data.Draws` and y (), for `draws.steps` batches, the i-th (from 0)
-        `draws.batch(fold_in(split(key)[0], i), batch_size)`. report["loss"] and the values of `measure` have shape
-        (steps,); report["examples"] is the number of examples of each step.
-
-    Example:
-        >>> from jaxnn import losses, models, optim
-        >>> from jaxnn.train import mean_loss
-        >>> net, opt = models.linear(2), optim.sgd(0.1)
-        >>> vg = jax.value_and_grad(mean_loss(net, losses.softmax_cross_entropy), has_aux=True)
-        >>> epoch = make_epoch(vg, opt, batch_size=4)
-        >>> ts = init(net, opt, jax.random.key(0), (3,))
-        >>> ts, report = epoch(ts, jnp.ones((10, 3)), jnp.zeros(10, jnp.int32), jax.random.key(1))
-        >>> report["loss"].shape
-        (2,)
-    """
-    _step(vg, opt, measure)  # its checks
-    structure, numbers = parted(opt)
-    return _with("make_epoch", _epoch_program(vg, structure, batch_size, partial, augment, measure), numbers)
-
-
-@memoized
-def _epoch_program(
-    vg: ValueAndGrad,
-    structure: Any,
-    batch_size: int,
-    partial: Partial,
-    augment: Augment | None,
-    measure: Measure | None,
-) -> Any:
-    """The epoch of every optimizer of that structure, compiled."""
-
-    def epoch(ts: TrainState, x: PyTree, y: PyTree, key: Key, *, numbers: Any) -> Any:
-        opt = build(structure, numbers)
-        made = scan_epoch(vg, opt, batch_size=batch_size, partial=partial, augment=augment, measure=measure)
-        return made(ts, x, y, key)
-
-    return jax.jit(epoch, donate_argnums=0)
-
-
-def _with(where: str, program: Any, numbers: Any) -> Callable[..., Any]:
+def with_numbers(where: str, program: Any, numbers: Any) -> Callable[..., Any]:
     """A compiled step or epoch with an optimizer's numbers; x and y may be anything that NumPy converts."""
 
     def on_arrays(ts: TrainState, x: PyTree, y: PyTree, *args: Any, **kwargs: Any) -> Any:
@@ -240,80 +174,3 @@ def _with(where: str, program: Any, numbers: Any) -> Callable[..., Any]:
         setattr(on_arrays, name, functools.partial(getattr(program, name), numbers=numbers))
     on_arrays.clear_cache = program.clear_cache  # type: ignore[attr-defined]
     return on_arrays
-
-
-def scan_epoch(
-    vg: ValueAndGrad,
-    opt: Transformation,
-    *,
-    batch_size: int,
-    partial: Partial = Partial.DROP,
-    augment: Augment | None = None,
-    measure: Measure | None = None,
-) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
-    """`make_epoch` without the compilation, to `vmap`: same arguments, same returned function."""
-    step = _step(vg, opt, measure)
-
-    def epoch(ts: TrainState, x: PyTree, y: PyTree, key: Key) -> tuple[TrainState, dict[str, Array]]:
-        order_key, step_key = jax.random.split(key)
-        todo = plan(x, y, order_key, batch_size, partial)
-        n = jax.tree.leaves(x)[0].shape[0] if todo.weighted else 0
-        if n % batch_size and jax.tree.leaves(ts.state):
-            raise ValueError(
-                f"make_epoch: the network has running statistics (batch normalization), which would include the "
-                f"padding of the last batch: {n} examples in batches of {batch_size}. Use partial=Partial.DROP."
-            )
-
-        def body(ts: TrainState, at: tuple[Array, PyTree]) -> tuple[TrainState, dict[str, Array]]:
-            i, row = at
-            batch, net_key = _prepared(todo, row, step_key, i, augment)
-            ts, report = step(ts, batch.x, batch.y, key=net_key, weights=batch.weights if todo.weighted else None)
-            return ts, report | {"examples": jnp.sum(batch.weights)}
-
-        return jax.lax.scan(body, ts, (jnp.arange(todo.steps), todo.rows))
-
-    return epoch
-
-
-def _prepared(todo: Plan, row: PyTree, step_key: Key, i: Array, augment: Augment | None) -> tuple[Batch, Key]:
-    """The batch of step i with augmented inputs, and the network's key."""
-    net_key, augment_key = jax.random.split(jax.random.fold_in(step_key, i))
-    batch = todo.batch(row)
-    return batch if augment is None else batch._replace(x=augment(augment_key, batch.x)), net_key
-
-
-Replay: TypeAlias = Callable[..., tuple[TrainState, tuple[PyTree, PyTree, Key], Params]]
-"""(ts, x, y, key, step) -> the state before that step of the epoch (from 0), the batch, and the gradient."""
-
-
-def replayed(
-    vg: ValueAndGrad, opt: Transformation, *, batch_size: int, partial: Partial, augment: Augment | None
-) -> Replay:
-    """The epoch of `make_epoch` with the same arguments, stopped before a given step, to diagnose that step."""
-    structure, numbers = parted(opt)
-    return functools.partial(_replay_program(vg, structure, batch_size, partial, augment), numbers=numbers)
-
-
-@memoized
-def _replay_program(
-    vg: ValueAndGrad, structure: Any, batch_size: int, partial: Partial, augment: Augment | None
-) -> Any:
-    def replay(ts: TrainState, x: PyTree, y: PyTree, key: Key, step: Array, *, numbers: Any) -> Any:
-        one = _step(vg, build(structure, numbers), None)
-        order_key, step_key = jax.random.split(key)
-        todo = plan(x, y, order_key, batch_size, partial)
-
-        def arguments(i: Array) -> tuple[tuple[PyTree, PyTree, Key], dict[str, Any]]:
-            row = jax.tree.map(lambda rows: rows[i], todo.rows)
-            (xs, ys, weights), net_key = _prepared(todo, row, step_key, i, augment)
-            return (xs, ys, net_key), {"key": net_key, "weights": weights if todo.weighted else None}
-
-        def body(i: Array, ts: TrainState) -> TrainState:
-            (xs, ys, _), how = arguments(i)
-            return one(ts, xs, ys, **how)[0]
-
-        ts = jax.lax.fori_loop(0, step, body, ts)
-        batch, how = arguments(step)
-        return ts, batch, vg(ts.params, ts.state, *batch[:2], **how)[1]
-
-    return jax.jit(replay)

@@ -32,8 +32,9 @@ from jaxnn.train.epochs import run_keys
 from jaxnn.train.evaluate import make_evaluate
 from jaxnn.train.loss import default_value_and_grad
 from jaxnn.train.memo import memoized
+from jaxnn.train.pieces import scan_epoch
 from jaxnn.train.runs import map_program, mapped
-from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad, init, scan_epoch
+from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad, init
 from jaxnn.train.tables import save_table
 from jaxnn.types import Array, Key, Loss, Params, PyTree
 

@@ -299,8 +299,8 @@ def test_a_training_that_is_stopped_keeps_its_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     def two_epochs(*arguments: Any, on_epoch: Any, **settings: Any) -> Any:
-        on_epoch({"epoch": 1})
-        on_epoch({"epoch": 2})
+        on_epoch({"epoch": 1}, None)
+        on_epoch({"epoch": 2}, None)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("jaxnn.cli.train.fit", two_epochs)

@@ -79,7 +79,7 @@ def digits_accuracy(make: Make, learning_rate: Any, schedule: str, epochs: int =
     rate = schedules.cosine_decay_schedule(learning_rate, steps) if schedule == "cosine" else learning_rate
     opt = make(rate)
     vg = jax.value_and_grad(train.mean_loss(net, losses.softmax_cross_entropy), has_aux=True)
-    epoch = train.step.scan_epoch(vg, opt, batch_size=64)
+    epoch = train.pieces.scan_epoch(vg, opt, batch_size=64)
     ts = train.init(net, opt, jax.random.key(0), (8, 8, 1))
 
     def body(ts: Any, key: Any) -> tuple[Any, None]:

@@ -192,7 +192,7 @@ def test_the_drawn_example_that_is_not_finite_is_named() -> None:
     draws = Draws(jnp.ones((D, 2)), spoiled, STEPS)
     error = diverged(net=models.linear(2), loss=losses.half_squared_error, train=draws)
     assert (error.epoch, error.step) == (1, 1)
-    told = "In the drawn batch, after augment: The x of example 2 holds nan, at [2, 0] (1 of 4 examples are not finite)"
+    told = "In the batch of that step, after augment: The x of example 2 holds nan, at [2, 0] (1 of 4 examples are"
     assert told in str(error)
 
 

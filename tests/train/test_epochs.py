@@ -85,7 +85,7 @@ def test_what_a_callback_does_to_a_record_moves_no_epoch() -> None:
     """As one would number the epochs of a run that continues."""
     opt = optim.sgd(lambda count: jnp.where(count < 3, 0.1, -0.1))  # descends for three epochs, then climbs
 
-    def shift(record: Any) -> None:
+    def shift(record: Any, ts: Any) -> None:
         record["epoch"] += 100
 
     settings: dict[str, Any] = SETTINGS | {"epochs": 6, "batch_size": 50, "progress": False, "select": "loss"}
@@ -106,7 +106,7 @@ def test_a_result_is_no_alias_of_the_start() -> None:
 def test_an_error_of_a_callback_keeps_its_own_result() -> None:
     mine = train.DivergedError("mine", epoch=1, step=1, result="mine")
 
-    def fails(record: Any) -> None:
+    def fails(record: Any, ts: Any) -> None:
         raise mine
 
     with pytest.raises(train.DivergedError, match="mine"):

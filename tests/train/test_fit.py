@@ -34,7 +34,8 @@ def test_history_holds_what_happened() -> None:
     result = fitted(epochs=20)
     assert [record["epoch"] for record in result.history] == list(range(1, 21))
     assert set(result.history[0]) == {
-        "epoch", "loss", "validation_loss", "validation_error", "seconds", "examples_per_second",
+        "epoch", "loss", "grad_norm", "learning_rate", "validation_loss", "validation_error", "seconds",
+        "examples_per_second",
     }  # fmt: skip
     assert result.history[-1]["loss"] < 0.5 * result.history[0]["loss"]
     assert result.history[-1]["validation_error"] < 0.4
@@ -153,8 +154,9 @@ def test_datasets_are_taken_as_they_are() -> None:
 
 def test_records_are_handed_out_as_they_come() -> None:
     seen: list[Any] = []
-    result = fitted(on_epoch=seen.append)
-    assert seen == result.history
+    result = fitted(on_epoch=lambda record, ts: seen.append((record, ts)))
+    assert [record for record, _ in seen] == result.history
+    chex.assert_trees_all_equal(seen[-1][1].params, result.params)
 
 
 def test_a_hand_written_gradient_takes_the_place_of_autodiff() -> None:
@@ -208,7 +210,11 @@ def test_weighting_the_last_batch_trains_on_all_examples() -> None:
         ({"validation": np.ones((3, D), np.float32)}, TypeError, r"must be a pair \(x, y\) or a Dataset, got"),
         ({"epochs": -1}, ValueError, "epochs must be at least 0, got -1"),
         ({"batch_size": 51}, ValueError, "51 exceeds the 50 examples"),
-        ({"select": "validation_f1"}, ValueError, "no 'validation_f1' in the history, which has epoch, loss"),
+        (
+            {"select": "validation_f1"},
+            ValueError,
+            "no 'validation_f1' in the history, which has epoch, loss",
+        ),
         ({"validation": None}, ValueError, r"metrics \(error\) are of the validation data"),
         ({"epochs": 1.5}, TypeError, "epochs must be an int, got 1.5"),
         ({"metrics": [metrics.error_rate]}, TypeError, "metrics must be a dict of functions"),

@@ -1,0 +1,167 @@
+"""Training on a mesh of devices: batches split over an axis, parameters split over devices (FSDP)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxnn.checks import require_positive_int
+from jaxnn.placement import axis_names
+from jaxnn.types import PyTree
+
+SMALLEST = 2**12
+"""Entries of a parameter from which on `shard_params` splits it: below, the collectives cost more than they save."""
+
+
+class Split(NamedTuple):
+    """The axes of a mesh that a batch is split over."""
+
+    mesh: Mesh
+    axes: tuple[str, ...]
+
+    @property
+    def parts(self) -> int:
+        """The number of parts."""
+        return math.prod(self.mesh.shape[name] for name in self.axes)
+
+    @property
+    def entry(self) -> str | tuple[str, ...]:
+        """The first entry of the `PartitionSpec` of a batch."""
+        return self.axes[0] if len(self.axes) == 1 else self.axes
+
+
+def as_split(where: str, mesh: Any, axis: Any) -> Split | None:
+    """The arguments `mesh` and `axis` of a function, checked; None without a mesh."""
+    if mesh is None:
+        if axis is not None:
+            raise ValueError(f"{where}: axis={axis!r} names axes of a mesh: pass mesh= too.")
+        return None
+    if not isinstance(mesh, Mesh):
+        raise TypeError(f'{where}: mesh must be a Mesh, as jax.make_mesh((8,), ("data",)) makes it, got {mesh!r}.')
+    axes = axis_names(mesh.axis_names[0] if axis is None else axis)
+    for name in axes:
+        if name not in mesh.axis_names:
+            there = ", ".join(map(repr, mesh.axis_names))
+            raise ValueError(f"{where}: axis must be among the mesh's axes, {there}, got {name!r}.")
+    return Split(mesh, axes)
+
+
+def split_of(x: PyTree) -> Split | None:
+    """The mesh and axes that the examples of concrete arrays are split over; None if they are not."""
+    for leaf in jax.tree.leaves(x):
+        sharding = getattr(leaf, "sharding", None) if not isinstance(leaf, jax.core.Tracer) else None
+        if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh) and sharding.spec:
+            axes = axis_names(sharding.spec[0])
+            if axes and sharding.mesh.size > 1:
+                return Split(sharding.mesh, axes)
+    return None
+
+
+def require_divided(where: str, split: Split | None, batch_size: int) -> None:
+    """Raise ValueError unless the devices of the split divide the batch."""
+    if split is not None and batch_size % split.parts:
+        below = batch_size // split.parts * split.parts
+        near = f"{below} or {below + split.parts}" if below else f"{split.parts}"
+        raise ValueError(
+            f"{where}: batch_size {batch_size} must be a multiple of the {split.parts} devices of axis "
+            f"{split.entry!r}: use {near}, or another axis."
+        )
+
+
+def split_rows(batch: Any, split: Split | None) -> Any:
+    """A batch, traced, with the first axis of each array split over the devices, if they divide it."""
+    if split is None:
+        return batch
+    explicit = all(kind == AxisType.Explicit for name, kind in axis_kinds(split.mesh) if name in split.axes)
+
+    def leaf(x: Any) -> Any:
+        if not x.ndim or x.shape[0] % split.parts:
+            return x
+        if explicit:
+            rest = jax.typeof(x).sharding.spec[1:]
+            return jax.sharding.reshard(x, NamedSharding(split.mesh, PartitionSpec(split.entry, *rest)))
+        rest = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
+        return jax.lax.with_sharding_constraint(x, NamedSharding(split.mesh, PartitionSpec(split.entry, *rest)))
+
+    return jax.tree.map(leaf, batch)
+
+
+def axis_kinds(mesh: Mesh) -> list[tuple[str, Any]]:
+    """The axes of a mesh with their types."""
+    return list(zip(mesh.axis_names, mesh.axis_types, strict=True))
+
+
+def put_on(mesh: Mesh, values: PyTree) -> PyTree:
+    """Arrays on a mesh: those that lie on its devices with its axes as they are, others copied to every device.
+
+    In several processes each must hold the same values of the latter.
+    """
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def leaf(x: Any) -> Any:
+        sharding = getattr(x, "sharding", None)
+        if isinstance(sharding, NamedSharding) and sharding.mesh == mesh:
+            return x
+        if isinstance(sharding, NamedSharding) and sharding.mesh.axis_names == mesh.axis_names:
+            return jax.device_put(x, NamedSharding(mesh, sharding.spec))  # the same axes, of another type
+        if jax.process_count() > 1 and not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.make_array_from_process_local_data(everywhere, np.asarray(x))
+        return jax.device_put(x, everywhere)
+
+    return jax.tree.map(leaf, values)
+
+
+def shard_params(
+    ts: PyTree, mesh: Mesh, axis: str | tuple[str, ...] | None = None, *, smallest: int = SMALLEST
+) -> PyTree:
+    """Parameters, and what has their shapes, split over the devices: fully sharded data parallelism (FSDP, ZeRO-3).
+
+    Each array of at least `smallest` entries is split along its largest axis that the number of devices divides (the
+    first of equals); the others are copied to every device. The compiler gathers a parameter where it is used, and
+    scatters the sum of its gradients.
+
+    Args:
+        ts: pytree of arrays: a `TrainState`, whose optimizer state is split like the parameters, or parameters alone.
+        mesh: a mesh, with axes of type Auto or Explicit.
+        axis: the axis, or axes, to split over: that of the batches. None: the mesh's first.
+        smallest: entries from which on an array is split.
+
+    Returns:
+        The same values on the mesh.
+
+    Raises:
+        TypeError: mesh is not a Mesh.
+        ValueError: the mesh has no such axis, or smallest < 1.
+
+    Example:
+        >>> mesh = jax.make_mesh((1,), ("data",))
+        >>> tuple(shard_params({"w": np.ones((64, 128), np.float32)}, mesh)["w"].sharding.spec)
+        (None, 'data')
+
+    Reference: Rajbhandari, Rasley, Ruwase & He 2020, "ZeRO: memory optimizations toward training trillion parameter
+        models", section 5 (stage 3).
+    """
+    smallest = require_positive_int("shard_params", "smallest", smallest)
+    split = as_split("shard_params", mesh, axis)
+    if split is None:
+        raise TypeError('shard_params: mesh must be a Mesh, as jax.make_mesh((8,), ("data",)) makes it, got None.')
+
+    def leaf(x: Any) -> Any:
+        return jax.device_put(x, NamedSharding(mesh, _spec(np.shape(x), split, smallest)))
+
+    return jax.tree.map(leaf, ts)
+
+
+def _spec(shape: tuple[int, ...], split: Split, smallest: int) -> PartitionSpec:
+    """How an array of that shape is split: along its largest axis that the devices divide."""
+    if math.prod(shape) < smallest:
+        return PartitionSpec()
+    longest = max((n for n in shape if n % split.parts == 0), default=0)
+    if not longest:
+        return PartitionSpec()
+    place = shape.index(longest)
+    return PartitionSpec(*(None,) * place, split.entry)
