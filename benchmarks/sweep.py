@@ -49,7 +49,7 @@ import numpy as np
 from benchmarks.training import environment
 from jaxnn import data, files, losses, metrics, models, optim, train
 from jaxnn.train import runs
-from jaxnn.train.epochs import run_keys
+from jaxnn.train.keys import run_keys
 from jaxnn.train.pieces import scan_epoch
 
 LOSS = losses.softmax_cross_entropy

@@ -16,7 +16,7 @@ from jaxnn.classic.trials import as_settings
 from jaxnn.data import Dataset, Splits
 from jaxnn.initializers import lecun_normal
 from jaxnn.layers import Dense, Flatten, Layer, Relu
-from jaxnn.train.epochs import run_keys
+from jaxnn.train.keys import run_keys
 from jaxnn.train.pieces import scan_epoch
 from jaxnn.types import Array, Key, Params, Scalar
 

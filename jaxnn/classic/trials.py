@@ -20,7 +20,7 @@ from jaxnn.layers import Activation, Dense, Flatten, Layer
 from jaxnn.losses.base import as_labels
 from jaxnn.optim import Optimizer
 from jaxnn.train import TrainState
-from jaxnn.train.epochs import run_keys
+from jaxnn.train.keys import run_keys
 from jaxnn.train.pieces import scan_epoch
 from jaxnn.train.step import Augment
 from jaxnn.types import Array, Key, Params

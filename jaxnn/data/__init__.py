@@ -2,7 +2,8 @@
 
 Training takes a data set, `(x, y)` or a `Dataset`, whose examples are permuted in each epoch, or a `Draws`, whose
 examples are drawn in each step: windows of a text (`text.windows`), synthetic tasks on sequences (`tasks`), or a
-stream of your own.
+stream of your own. Examples that do not fit into the memory of a device are read batch by batch: `memmap`, or any
+iterable of batches.
 """
 
 from typing import TYPE_CHECKING
@@ -13,12 +14,14 @@ from jaxnn.data.dataset import Dataset, Splits, TrainTest, make_dataset, select,
 from jaxnn.data.draws import Draws
 from jaxnn.data.idx import read_idx, write_idx
 from jaxnn.data.ink import binarised
+from jaxnn.data.memmap import Memmap, memmap
 from jaxnn.data.minibatch import Partial, batch_indices, take
 from jaxnn.data.sources import digits, download, fashion_mnist, load, mnist
 
 __all__ = [
     "Dataset",
     "Draws",
+    "Memmap",
     "Partial",
     "Splits",
     "TrainTest",
@@ -30,6 +33,7 @@ __all__ = [
     "fashion_mnist",
     "load",
     "make_dataset",
+    "memmap",
     "mnist",
     "read_idx",
     "select",

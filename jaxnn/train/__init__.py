@@ -12,6 +12,7 @@
 | `epochs` | the epochs of a run one by one, for a loop of your own |
 | `fit` | that loop to the end: epochs with progress, history, early stopping and convergence tests |
 | `checkpoints` | pytrees in files that are whole or not there, restored strictly |
+| `prefetch` (`Position`) | batches from outside, read and copied ahead of their use |
 | `shard_params` | parameters and optimizer state split over devices |
 | `ensemble` | many seeds at once, by `vmap` |
 | `sweep` | seeds x hyperparameters x data orders as one program, in chunks that fit into memory; metrics as one table |
@@ -41,7 +42,9 @@ from jaxnn.train.lock import FolderInUseError
 from jaxnn.train.loss import mean_loss
 from jaxnn.train.meshes import shard_params
 from jaxnn.train.pieces import make_epoch, make_piece
+from jaxnn.train.prefetch import prefetch
 from jaxnn.train.runs import map_runs
+from jaxnn.train.sources import Position
 from jaxnn.train.statistics import Statistics, per_example_vg
 from jaxnn.train.step import TrainState, grad_norm, init, make_step
 from jaxnn.train.stopping import DivergedError, EarlyStopping, GradTolerance, LossTolerance
@@ -58,6 +61,7 @@ __all__ = [
     "Iterate",
     "LossTolerance",
     "PointKind",
+    "Position",
     "Statistics",
     "Sweep",
     "TrainState",
@@ -84,6 +88,7 @@ __all__ = [
     "minmax",
     "nearest",
     "per_example_vg",
+    "prefetch",
     "shard_params",
     "sweep",
     "trajectory",

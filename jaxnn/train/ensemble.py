@@ -16,7 +16,7 @@ from jaxnn.optim import Transformation
 from jaxnn.placement import compiler_sharded
 from jaxnn.train.arguments import as_training, require_net, require_optimizer
 from jaxnn.train.batches import example_of
-from jaxnn.train.epochs import run_keys
+from jaxnn.train.keys import run_keys
 from jaxnn.train.loss import mean_loss
 from jaxnn.train.pieces import scan_epoch
 from jaxnn.train.step import Augment, TrainState, ValueAndGrad, init

@@ -35,6 +35,7 @@ from jaxnn.train.divergence import require_finite, require_no_nan
 from jaxnn.train.evaluate import make_evaluate
 from jaxnn.train.feeds import ArrayFeed, Feed, joined, mean_of
 from jaxnn.train.identity import identity
+from jaxnn.train.keys import epoch_key, run_keys
 from jaxnn.train.loss import default_value_and_grad
 from jaxnn.train.memo import memoized
 from jaxnn.train.meshes import as_split, put_on, require_divided
@@ -42,7 +43,9 @@ from jaxnn.train.pieces import Epoch
 from jaxnn.train.progress import say
 from jaxnn.train.saving import Saved, SaveEvery, Saver
 from jaxnn.train.signals import StopSignals
+from jaxnn.train.sources import source_of
 from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad, grad_norm, init
+from jaxnn.train.streams import StreamFeed
 from jaxnn.types import Array, Key, Loss, Params, PyTree
 
 SAVE_EVERY = 60.0
@@ -161,9 +164,12 @@ def epochs(
 
 def _feed(train: Any, key: Key, epoch: Epoch, opt: Transformation, steps_per_epoch: int | None) -> Feed:
     """The batches of the training data."""
-    x, y = as_training("fit", train)
+    source = source_of(train, key, epoch, steps_per_epoch)
+    if source is not None:
+        return StreamFeed(source, epoch, opt)
     if steps_per_epoch is not None:
         raise ValueError("fit: steps_per_epoch is of streams; the number of examples, or of draws, tells the steps.")
+    x, y = as_training("fit", train)
     if epoch.split is not None:
         x, y = put_on(epoch.split.mesh, (x, y))
     return ArrayFeed(x, y, key, epoch, opt)
@@ -228,6 +234,7 @@ class Epochs(Iterator[Event]):
     def close(self) -> None:
         """Save the last complete epoch, if that is not done, and unlock the folder."""
         self._loop.close()
+        self._run.feed.close()
         if self._saver is not None:
             try:
                 if self._unsaved:
@@ -273,7 +280,7 @@ class Epochs(Iterator[Event]):
         """Train to the end of the epoch and return its record; None if a signal stopped it before."""
         run, saver, at, before = self._run, self._saver, self._at, self.ts
         number, first = at.epochs + 1, at.step
-        key = jax.random.fold_in(run_keys(run.key)[1], number)
+        key = epoch_key(run.key, number)
         # The steps donate their input. What they began with is kept: for the caller, and to diagnose a divergence.
         ts = jax.tree.map(jnp.copy, before)
         why = functools.partial(run.feed.cause, run.net, run.loss, before, key, first)
@@ -339,12 +346,6 @@ def started(net: Layer, opt: Transformation, example: PyTree, key: Key, start: T
             return init(net, opt, run_keys(key)[0], example)
         require_start("fit", "start", net, opt, start, example)
     return start
-
-
-def run_keys(key: Key) -> tuple[Key, Key]:
-    """The key of the initial parameters, and the key that is folded with the epoch (from 1) for each epoch."""
-    init_key, epochs_key = jax.random.split(key)
-    return init_key, epochs_key
 
 
 @memoized

@@ -52,6 +52,9 @@ class Feed(Protocol):
     def resume(self, state: Any, epochs: int, step: int) -> None:
         """Go on after that many epochs and steps."""
 
+    def close(self) -> None:
+        """End what runs in the background."""
+
 
 class ArrayFeed:
     """Examples on the device, permuted or drawn, with the steps of a piece as one compiled scan."""
@@ -101,6 +104,9 @@ class ArrayFeed:
 
     def resume(self, state: Any, epochs: int, step: int) -> None:
         """A batch is a function of the epoch's key and the step."""
+
+    def close(self) -> None:
+        """Nothing runs in the background."""
 
 
 def joined(reports: list[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

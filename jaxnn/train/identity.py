@@ -120,13 +120,14 @@ def fingerprint(source: Any) -> str:
         return str(own())
     if isinstance(source, Draws):
         return f"{described(source.draw)} of {fingerprint(source.arrays)}, {source.steps} batches"
+    if not (hasattr(source, "shape") or hasattr(source, "x") or isinstance(source, tuple | list | dict)):
+        return described(source)  # a stream
     leaves = jax.tree.leaves(source)
-    if any(not hasattr(leaf, "shape") for leaf in leaves):
-        return described(source)
     return ", ".join(map(_of_array, leaves)) or "nothing"
 
 
 def _of_array(array: Any) -> str:
+    array = array if hasattr(array, "shape") else np.asarray(array)
     about = f"{array.dtype}{list(array.shape)}"
     if isinstance(array, jax.Array) and not array.is_fully_addressable and not array.is_fully_replicated:
         return about  # the examples are in other processes

@@ -115,6 +115,30 @@ def put_on(mesh: Mesh, values: PyTree) -> PyTree:
     return jax.tree.map(leaf, values)
 
 
+def put_rows(batch: PyTree, split: Split | None) -> PyTree:
+    """A batch from the host on the devices; of several processes, each gives the rows of its own devices."""
+    if split is None:
+        return jax.device_put(batch)
+    rows = NamedSharding(split.mesh, PartitionSpec(split.entry))
+
+    def leaf(x: Any) -> Any:
+        if isinstance(x, jax.Array) and not x.is_fully_addressable:
+            return x
+        return jax.make_array_from_process_local_data(rows, np.asarray(x))
+
+    return jax.tree.map(leaf, batch) if jax.process_count() > 1 else jax.device_put(batch, rows)
+
+
+def local_rows(split: Split | None, batch_size: int) -> np.ndarray[Any, Any]:
+    """The rows of a batch that this process gives to its devices."""
+    rows = np.arange(batch_size)
+    if split is None or jax.process_count() == 1:
+        return rows
+    sharding = NamedSharding(split.mesh, PartitionSpec(split.entry))
+    slices = sharding.addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([rows[index] for index in slices if index is not None]))
+
+
 def shard_params(
     ts: PyTree, mesh: Mesh, axis: str | tuple[str, ...] | None = None, *, smallest: int = SMALLEST
 ) -> PyTree:

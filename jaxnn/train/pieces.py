@@ -14,6 +14,7 @@ from jaxnn.data import Partial
 from jaxnn.optim import Transformation
 from jaxnn.optim.spec import build, parted
 from jaxnn.train.batches import Batch, Plan, plan
+from jaxnn.train.keys import step_keys
 from jaxnn.train.memo import memoized
 from jaxnn.train.meshes import Split, as_split, require_divided, split_of, split_rows
 from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad, one_step, with_numbers
@@ -197,7 +198,7 @@ def scan_piece(
 
     def body(ts: TrainState, at: tuple[Array, PyTree]) -> tuple[TrainState, dict[str, Array]]:
         i, row = at
-        batch, net_key = _prepared(epoch, todo, row, step_key, i)
+        batch, net_key = prepared(epoch, todo.batch(row), step_key, i)
         ts, report = step(ts, batch.x, batch.y, key=net_key, weights=batch.weights if todo.weighted else None)
         return ts, report | {"examples": jnp.sum(batch.weights)}
 
@@ -214,17 +215,11 @@ def _require_full(ts: TrainState, x: PyTree, todo: Plan, batch_size: int) -> Non
         )
 
 
-def _prepared(epoch: Epoch, todo: Plan, row: PyTree, step_key: Key, i: Array) -> tuple[Batch, Key]:
+def prepared(epoch: Epoch, batch: Batch, step_key: Key, i: Array) -> tuple[Batch, Key]:
     """The batch of step i, split over the devices, with augmented inputs; and the network's key."""
-    batch = split_rows(todo.batch(row), epoch.split)
+    batch = split_rows(batch, epoch.split)
     net_key, augment_key = step_keys(step_key, i)
     return batch if epoch.augment is None else batch._replace(x=epoch.augment(augment_key, batch.x)), net_key
-
-
-def step_keys(step_key: Key, i: Any) -> tuple[Key, Key]:
-    """The keys of the network and of the augmentation in step i of an epoch."""
-    net_key, augment_key = jax.random.split(jax.random.fold_in(step_key, i))
-    return net_key, augment_key
 
 
 Replay: TypeAlias = Callable[..., tuple[TrainState, tuple[PyTree, PyTree, Key], Params]]
@@ -246,7 +241,7 @@ def _replay_program(epoch: Epoch, structure: Any) -> Any:
 
         def arguments(i: Array) -> tuple[tuple[PyTree, PyTree, Key], dict[str, Any]]:
             row = jax.tree.map(lambda rows: rows[i], todo.rows)
-            (xs, ys, weights), net_key = _prepared(epoch, todo, row, step_key, i)
+            (xs, ys, weights), net_key = prepared(epoch, todo.batch(row), step_key, i)
             return (xs, ys, net_key), {"key": net_key, "weights": weights if todo.weighted else None}
 
         def body(i: Array, ts: TrainState) -> TrainState:

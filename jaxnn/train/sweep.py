@@ -28,8 +28,8 @@ from jaxnn.train.arguments import (
     require_targets,
 )
 from jaxnn.train.batches import concrete, example_of, one_of
-from jaxnn.train.epochs import run_keys
 from jaxnn.train.evaluate import make_evaluate
+from jaxnn.train.keys import run_keys
 from jaxnn.train.loss import default_value_and_grad
 from jaxnn.train.memo import memoized
 from jaxnn.train.pieces import scan_epoch

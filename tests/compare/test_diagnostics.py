@@ -12,7 +12,7 @@ import pytest
 from jaxnn import optim, train
 from jaxnn.compare import diagnostics, problems
 from jaxnn.data import Partial, batch_indices
-from jaxnn.train.epochs import run_keys
+from jaxnn.train.keys import run_keys
 from tests.compare.bowl import SCALES, bowl
 from tests.helpers import float64
 

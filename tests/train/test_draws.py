@@ -14,7 +14,7 @@ from jaxnn import losses, models, optim, train
 from jaxnn.compare.problems import Problem
 from jaxnn.data import Dataset, Draws, Partial, text
 from jaxnn.layers import BatchNorm, Dense, Embedding
-from jaxnn.train.epochs import run_keys
+from jaxnn.train.keys import run_keys
 from tests.helpers import assert_close, float64
 from tests.train.problems import KEY, LOSS, NET, OPT, D, classification
 

@@ -1,0 +1,211 @@
+"""Checkpoint files: every dtype to the bit, strict restores, and damage that is an error and never a number."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxnn import files, optim
+from jaxnn.train import checkpoints
+
+DTYPES = (
+    "float32", "float64", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "int4", "uint4", "int8", "uint32",
+    "int64", "bool", "complex64",
+)  # fmt: skip
+
+
+def values_of(dtype: Any, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """All bit patterns of a dtype, as far as they fit."""
+    rng = np.random.default_rng(seed)
+    kind = np.dtype(dtype)
+    if kind.kind == "b":
+        return rng.integers(0, 2, shape).astype(bool)
+    if "int4" in kind.name:
+        return rng.integers(0, 7, shape).astype(kind)
+    return np.frombuffer(rng.bytes(int(np.prod(shape, dtype=int)) * kind.itemsize), kind).reshape(shape)
+
+
+def bits(x: Any) -> bytes:
+    return np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x).tobytes()
+
+
+def assert_bits(found: Any, expected: Any) -> None:
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert (a.dtype, a.shape, bits(a)) == (b.dtype, b.shape, bits(b))
+
+
+@given(
+    leaves=st.lists(st.tuples(st.sampled_from(DTYPES), st.lists(st.integers(0, 3), max_size=3)), min_size=1),
+    nest=st.booleans(),
+)
+def test_every_dtype_and_shape_comes_back_to_the_bit(leaves: Any, nest: bool, tmp_path_factory: Any) -> None:
+    arrays = [values_of(dtype, tuple(shape), i) for i, (dtype, shape) in enumerate(leaves)]
+    values: Any = {"a": {"b": tuple(arrays)}, "none": None, "": ()} if nest else arrays
+    path = tmp_path_factory.mktemp("bits") / "a.npz"
+    checkpoints.write(path, values, {"seed": 3})
+    found, about = checkpoints.read(path, values)
+    assert_bits(found, values)
+    assert about == {"seed": 3}
+
+
+def test_device_arrays_keys_and_numbers(tmp_path: Path) -> None:
+    keys = {name: jax.random.split(jax.random.key(7, impl=name), 3) for name in ("threefry2x32", "rbg", "unsafe_rbg")}
+    opt = optim.adam(1e-3)
+    values = {
+        "keys": keys, "state": opt.init({"w": jnp.ones((2, 3), jnp.bfloat16)}), "number": 3, "rate": 0.1,
+        "scalar": jnp.float32(np.pi), "int4": jnp.arange(-8, 8).astype(jnp.int4),
+    }  # fmt: skip
+    path = checkpoints.write(tmp_path / "a.npz", values)
+    found, _ = checkpoints.read(path, values)
+    assert (found["number"], found["rate"]) == (3, 0.1)
+    assert isinstance(found["keys"]["rbg"], jax.Array)
+    assert isinstance(found["state"].mu["w"], jax.Array)
+    numbers = ("number", "rate")
+    strip = lambda tree: {name: leaf for name, leaf in tree.items() if name not in numbers}  # noqa: E731
+    assert_bits(strip(found), strip(values))
+    # Shapes and dtypes are enough.
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), strip(values) | {"keys": ()})
+    path = checkpoints.write(tmp_path / "b.npz", strip(values) | {"keys": ()})
+    assert_bits(checkpoints.read(path, like)[0], strip(values) | {"keys": ()})
+    shape = jax.eval_shape(lambda: keys)
+    assert_bits(checkpoints.read(checkpoints.write(tmp_path / "c.npz", keys), shape)[0], keys)
+
+
+def test_paths_that_would_coincide(tmp_path: Path) -> None:
+    values = {"a/b": np.zeros(1), "a": {"b": np.ones(1)}, "file": np.full(1, 2.0), "about": np.full(1, 3.0)}
+    path = checkpoints.write(tmp_path / "a.npz", values)
+    assert_bits(checkpoints.read(path, values)[0], values)
+    assert_bits(checkpoints.read(checkpoints.write(path, np.ones(2)), np.zeros(2))[0], np.ones(2))
+
+
+def test_a_copy_is_taken_before_the_devices_donate_theirs(tmp_path: Path) -> None:
+    step = jax.jit(lambda x: x + 1, donate_argnums=0)
+    x = jnp.zeros(1 << 16)
+    with checkpoints.Checkpoints(tmp_path) as folder:
+        folder.save(1, x)
+        for _ in range(10):
+            x = step(x)
+        folder.wait()
+        assert not np.any(folder.restore(jnp.ones(1 << 16))[0])
+
+
+@pytest.mark.parametrize(
+    ("like", "text"),
+    [
+        ({"w": np.zeros((2, 4))}, "w has [2, 3], expected [2, 4]"),
+        ({"w": np.zeros((2, 3), np.float32)}, "w has float64, expected float32"),
+        ({"w": np.zeros((2, 3)), "b": np.zeros(2)}, "b is missing"),
+        ({}, "w is not expected"),
+        ({"w": jax.random.key(0)}, "w has float64, expected key<fry>"),
+    ],
+)
+def test_another_tree_is_refused(like: Any, text: str, tmp_path: Path) -> None:
+    path = checkpoints.write(tmp_path / "a.npz", {"w": np.zeros((2, 3))})
+    with pytest.raises(ValueError, match="does not fit") as caught:
+        checkpoints.read(path, like)
+    assert str(caught.value) == f"{path} does not fit: {text}. It is of another run."
+
+
+def test_a_key_of_another_implementation_is_refused(tmp_path: Path) -> None:
+    path = checkpoints.write(tmp_path / "a.npz", jax.random.key(0, impl="rbg"))
+    with pytest.raises(ValueError, match="value has key<rbg>, expected key<urbg>"):
+        checkpoints.read(path, jax.random.key(0, impl="unsafe_rbg"))
+
+
+def test_no_damage_becomes_a_number(tmp_path: Path) -> None:
+    values = {"w": np.arange(40.0), "b": values_of(ml_dtypes.bfloat16, (7,))}
+    path = checkpoints.write(tmp_path / "a.npz", values, {"epoch": 1})
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    damaged = [whole[:n] for n in rng.integers(0, len(whole), 40)]
+    for at in rng.integers(0, len(whole), 300):
+        content = bytearray(whole)
+        content[at] ^= 1 << rng.integers(8)
+        damaged.append(bytes(content))
+    refused = 0
+    for content in damaged:
+        path.write_bytes(content)
+        told = ""
+        try:
+            found, about = checkpoints.read(path, values)
+        except ValueError as error:
+            told = str(error)
+        if told:
+            refused += 1
+            assert "\n" not in told
+            assert str(path) in told
+        else:  # a bit that means nothing, such as a date
+            assert_bits(found, values)
+            assert about == {"epoch": 1}
+    assert refused > 250
+
+
+def test_newer_and_foreign_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, w=np.zeros(2))
+    with pytest.raises(ValueError, match='expected an array "__about__"'):
+        checkpoints.read(path, {"w": np.zeros(2)})
+    np.savez(path, __about__=np.frombuffer(b"[1, 2]", np.uint8))
+    with pytest.raises(ValueError, match="is not a checkpoint"):
+        checkpoints.read(path, {})
+    newer = json.dumps({"format": 2, "versions": {"jaxnn": "99"}, "dtypes": {}, "about": {}}).encode()
+    np.savez(path, __about__=np.frombuffer(newer, np.uint8))
+    with pytest.raises(ValueError, match=r"of format 2, this version of jaxnn \(.*\) reads format 1"):
+        checkpoints.read(path, {})
+    path.write_bytes(b"hello")
+    with pytest.raises(ValueError, match=r"is not an \.npz file that can be read"):
+        checkpoints.read(path, {})
+    with pytest.raises(FileNotFoundError):
+        checkpoints.read(tmp_path / "none.npz", {})
+    with pytest.raises(FileNotFoundError, match="has no checkpoint: it has none"):
+        checkpoints.Checkpoints(tmp_path / "new").restore({})
+
+
+def full_after(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full after n bytes of a file."""
+
+    class Full(io.FileIO):
+        def write(self, content: Any) -> int:
+            if self.tell() + len(content) > n:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(content)
+
+    monkeypatch.setattr(files, "open", lambda file, mode: Full(file, mode), raising=False)
+
+
+def test_a_full_disk_keeps_the_good_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"w": np.arange(1000.0)}
+    folder = checkpoints.Checkpoints(tmp_path)
+    folder.save(1, values)
+    folder.wait()
+    with monkeypatch.context() as context:
+        full_after(4000, context)
+        folder.save(2, values)
+        with pytest.raises(files.UnwrittenError, match="No space left on device; nothing was written"):
+            folder.wait()
+    assert folder.steps() == [1]
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000000001.npz"]
+    assert_bits(folder.restore(values)[0], values)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
+    folder = checkpoints.Checkpoints(tmp_path)
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    folder.save(1, np.zeros(1))
+    with pytest.raises(files.UnwrittenError, match="Permission denied"):
+        folder.wait()
