@@ -79,7 +79,7 @@ class ArrayFeed:
         self, ts: TrainState, key: Key, epoch: int, first: int, count: int
     ) -> tuple[TrainState, dict[str, np.ndarray]]:
         vg, batch_size, partial, augment, measure, split = self.epoch
-        mesh, axis = (None, None) if split is None else split
+        mesh, axis = (None, None) if split is None else (split.mesh, split.axes)
         how: dict[str, Any] = {"batch_size": batch_size, "partial": partial, "augment": augment, "measure": measure}
         how |= {"mesh": mesh, "axis": axis}
         if count == self.steps:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,10 +19,16 @@ SMALLEST = 2**12
 
 
 class Split(NamedTuple):
-    """The axes of a mesh that a batch is split over."""
+    """The axes of a mesh that a batch is split over.
+
+    Attributes:
+        mesh, axes: as said.
+        specs: how the leaves of the `TrainState` lie on the mesh, in order; () while that is not known.
+    """
 
     mesh: Mesh
     axes: tuple[str, ...]
+    specs: tuple[PartitionSpec, ...] = ()
 
     @property
     def parts(self) -> int:
@@ -76,7 +83,7 @@ def split_rows(batch: Any, split: Split | None) -> Any:
     """A batch, traced, with the first axis of each array split over the devices, if they divide it."""
     if split is None:
         return batch
-    explicit = all(kind == AxisType.Explicit for name, kind in axis_kinds(split.mesh) if name in split.axes)
+    explicit = _is_explicit(split)
 
     def leaf(x: Any) -> Any:
         if not x.ndim or x.shape[0] % split.parts:
@@ -88,6 +95,64 @@ def split_rows(batch: Any, split: Split | None) -> Any:
         return jax.lax.with_sharding_constraint(x, NamedSharding(split.mesh, PartitionSpec(split.entry, *rest)))
 
     return jax.tree.map(leaf, batch)
+
+
+def with_specs(split: Split | None, ts: PyTree) -> Split | None:
+    """The split, with how the leaves of a concrete `TrainState` lie on its mesh."""
+
+    def spec(x: Any) -> PartitionSpec:
+        sharding = None if isinstance(x, jax.core.Tracer) else getattr(x, "sharding", None)
+        return _without(sharding.spec, ()) if isinstance(sharding, NamedSharding) else PartitionSpec()
+
+    return None if split is None else split._replace(specs=tuple(map(spec, jax.tree.leaves(ts))))
+
+
+def gathering(vg: Callable[..., Any], split: Split | None) -> Callable[..., Any]:
+    """`vg` for parameters that are split over the axes of the batch: gathered before, their gradients split after.
+
+    Left to itself the compiler may rather split the products by columns, so that each device computes all examples.
+    """
+    count = len(split.specs) if split is not None else 0
+    if split is None or not any(_without(spec, split.axes) != spec for spec in split.specs):
+        return vg
+
+    def on_gathered(params: PyTree, *args: Any, **how: Any) -> Any:
+        leaves, structure = jax.tree.flatten(params)
+        specs = split.specs[: min(len(leaves), count)]  # parameters come first in a `TrainState`
+        whole = [_placed(x, split, _without(spec, split.axes)) for x, spec in zip(leaves, specs, strict=True)]
+        result, grads = vg(jax.tree.unflatten(structure, whole), *args, **how)
+        parts = [_placed(g, split, spec) for g, spec in zip(jax.tree.leaves(grads), specs, strict=True)]
+        return result, jax.tree.unflatten(jax.tree.structure(grads), parts)
+
+    return on_gathered
+
+
+def kept_in_place(ts: PyTree, split: Split | None) -> PyTree:
+    """A traced `TrainState` on the mesh as it was before the step: the compiler may prefer another place."""
+    if split is None or not split.specs:
+        return ts
+    leaves, structure = jax.tree.flatten(ts)
+    placed = [_placed(x, split, spec) for x, spec in zip(leaves, split.specs, strict=True)]
+    return jax.tree.unflatten(structure, placed)
+
+
+def _placed(x: Any, split: Split, spec: PartitionSpec) -> Any:
+    sharding = NamedSharding(split.mesh, spec)
+    if _is_explicit(split):
+        return jax.sharding.reshard(x, sharding)
+    return jax.lax.with_sharding_constraint(x, sharding)
+
+
+def _without(spec: PartitionSpec, axes: tuple[str, ...]) -> PartitionSpec:
+    """A spec without some mesh axes."""
+    kept = [tuple(name for name in axis_names(entry) if name not in axes) for entry in spec]
+    while kept and not kept[-1]:  # P(None) is P(), but not equal to it
+        kept.pop()
+    return PartitionSpec(*(names[0] if len(names) == 1 else names or None for names in kept))
+
+
+def _is_explicit(split: Split) -> bool:
+    return all(kind == AxisType.Explicit for name, kind in axis_kinds(split.mesh) if name in split.axes)
 
 
 def axis_kinds(mesh: Mesh) -> list[tuple[str, Any]]:

@@ -16,7 +16,16 @@ from jaxnn.optim.spec import build, parted
 from jaxnn.train.batches import Batch, Plan, plan
 from jaxnn.train.keys import step_keys
 from jaxnn.train.memo import memoized
-from jaxnn.train.meshes import Split, as_split, require_divided, split_of, split_rows
+from jaxnn.train.meshes import (
+    Split,
+    as_split,
+    gathering,
+    kept_in_place,
+    require_divided,
+    split_of,
+    split_rows,
+    with_specs,
+)
 from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad, one_step, with_numbers
 from jaxnn.types import Array, Key, Params, PyTree
 
@@ -79,8 +88,7 @@ def make_epoch(
         >>> report["loss"].shape
         (2,)
     """
-    piece = _compiled("make_epoch", vg, opt, None, batch_size, partial, augment, measure, mesh, axis)
-    return _with_attributes(lambda ts, x, y, key: piece(ts, x, y, key, 0), piece, 0)
+    return _compiled("make_epoch", vg, opt, None, batch_size, partial, augment, measure, mesh, axis)
 
 
 def make_piece(
@@ -131,36 +139,32 @@ def _compiled(
     where: str, vg: ValueAndGrad, opt: Transformation, steps: int | None, batch_size: int, partial: Partial,
     augment: Augment | None, measure: Measure | None, mesh: Any, axis: Any,
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:  # fmt: skip
-    """The compiled piece; `steps` None for the whole epoch."""
+    """The compiled piece; the whole epoch for `steps` None, and then without the argument `first`."""
     one_step(vg, opt, measure)  # its checks
     structure, numbers = parted(opt)
     asked = as_split(where, mesh, axis)
     require_divided(where, asked, batch_size)
     epoch = Epoch(vg, batch_size, partial, augment, measure)
 
-    def program(split: Split | None) -> Callable[..., Any]:
+    def program(ts: TrainState, x: PyTree) -> Callable[..., Any]:
+        split = with_specs(asked or split_of(x), ts)
         return with_numbers(where, _program(epoch._replace(split=split), structure, steps), numbers)
 
-    def piece(ts: TrainState, x: PyTree, y: PyTree, key: Key, first: Any) -> Any:
-        return program(asked or split_of(x))(ts, x, y, key, first)
+    def piece(ts: TrainState, x: PyTree, *args: Any) -> Any:
+        return program(ts, x)(ts, x, *args)
 
-    return _with_attributes(piece, program(asked))
-
-
-def _with_attributes(function: Callable[..., Any], program: Any, *last: Any) -> Callable[..., Any]:
-    """The function with the attributes of a compiled one that e.g. `jax.export` uses."""
+    # Attributes of a compiled function that e.g. jax.export uses.
     for name in ("lower", "trace", "eval_shape"):
-        attribute = getattr(program, name)
-        setattr(function, name, lambda *args, attribute=attribute, **how: attribute(*args, *last, **how))
-    function.clear_cache = program.clear_cache  # type: ignore[attr-defined]
-    return function
+        setattr(piece, name, lambda ts, x, *args, name=name: getattr(program(ts, x), name)(ts, x, *args))
+    piece.clear_cache = _program(epoch, structure, steps).clear_cache  # type: ignore[attr-defined]
+    return piece
 
 
 @memoized
 def _program(epoch: Epoch, structure: Any, steps: int | None) -> Any:
     """The piece of every optimizer of that structure, compiled."""
 
-    def piece(ts: TrainState, x: PyTree, y: PyTree, key: Key, first: Array, *, numbers: Any) -> Any:
+    def piece(ts: TrainState, x: PyTree, y: PyTree, key: Key, first: Any = 0, *, numbers: Any) -> Any:
         return scan_piece(epoch, build(structure, numbers), ts, x, y, key, first, steps)
 
     return jax.jit(piece, donate_argnums=0)
@@ -185,7 +189,7 @@ def scan_piece(
     epoch: Epoch, opt: Transformation, ts: TrainState, x: PyTree, y: PyTree, key: Key, first: Any, steps: int | None
 ) -> tuple[TrainState, dict[str, Array]]:
     """Steps first, ..., first + steps - 1 of an epoch; None for all."""
-    step = one_step(epoch.vg, opt, epoch.measure)
+    step = step_of(epoch, opt)
     order_key, step_key = jax.random.split(key)
     todo = plan(x, y, order_key, epoch.batch_size, epoch.partial)
     _require_full(ts, x, todo, epoch.batch_size)
@@ -203,6 +207,17 @@ def scan_piece(
         return ts, report | {"examples": jnp.sum(batch.weights)}
 
     return jax.lax.scan(body, ts, (numbers, rows))
+
+
+def step_of(epoch: Epoch, opt: Transformation) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+    """The step of an epoch on one batch, on the devices of its split."""
+    step = one_step(gathering(epoch.vg, epoch.split), opt, epoch.measure)
+
+    def placed(ts: TrainState, *args: Any, **how: Any) -> tuple[TrainState, dict[str, Array]]:
+        ts, report = step(ts, *args, **how)
+        return kept_in_place(ts, epoch.split), report
+
+    return placed
 
 
 def _require_full(ts: TrainState, x: PyTree, todo: Plan, batch_size: int) -> None:
@@ -235,7 +250,7 @@ def replayed(epoch: Epoch, opt: Transformation) -> Replay:
 @memoized
 def _replay_program(epoch: Epoch, structure: Any) -> Any:
     def replay(ts: TrainState, x: PyTree, y: PyTree, key: Key, first: Any, step: Array, *, numbers: Any) -> Any:
-        one = one_step(epoch.vg, build(structure, numbers), None)
+        one = step_of(epoch._replace(measure=None), build(structure, numbers))
         order_key, step_key = jax.random.split(key)
         todo = plan(x, y, order_key, epoch.batch_size, epoch.partial)
 

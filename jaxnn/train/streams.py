@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,11 +16,11 @@ from jaxnn.optim.spec import build, parted
 from jaxnn.train.batches import Batch, one_of
 from jaxnn.train.divergence import cause
 from jaxnn.train.memo import memoized
-from jaxnn.train.meshes import put_rows, require_divided
-from jaxnn.train.pieces import Epoch, prepared
+from jaxnn.train.meshes import put_rows, require_divided, with_specs
+from jaxnn.train.pieces import Epoch, prepared, step_of
 from jaxnn.train.prefetch import prefetch
 from jaxnn.train.sources import Item, Source
-from jaxnn.train.step import TrainState, one_step
+from jaxnn.train.step import TrainState
 from jaxnn.types import Key, Loss, PyTree
 
 AHEAD = 4
@@ -37,8 +36,7 @@ class StreamFeed:
         self.example = one_of(self._first.x)
         self._shapes = _shapes_of(self._first)
         require_divided("fit", epoch.split, _size(self._first) * jax.process_count())
-        structure, numbers = parted(opt)
-        self._step = functools.partial(_program(epoch, structure), numbers=numbers)
+        self._structure, self._numbers = parted(opt)
         self._state: Any = None
         self._items: Any = None
         self._at = (0, 0)  # epoch and step of the next item
@@ -99,6 +97,10 @@ class StreamFeed:
             self._items.close()
             self._items = None
 
+    def _step(self, ts: TrainState, batch: Batch, key: Key, i: int) -> Any:
+        epoch = self.epoch._replace(split=with_specs(self.epoch.split, ts))
+        return _program(epoch, self._structure)(ts, batch, key, i, numbers=self._numbers)
+
     def _opened(self, epoch: int, first: int) -> Iterator[Any]:
         """The batches from there on, on the device; those that wait, if they are the next."""
         if self._items is None or not (self.source.endless or self._at == (epoch, first)):
@@ -142,7 +144,7 @@ def _program(epoch: Epoch, structure: Any) -> Any:
     """One step of every optimizer of that structure, compiled: that of the scan over examples on the device."""
 
     def step(ts: TrainState, batch: Batch, key: Key, i: Any, *, numbers: Any) -> Any:
-        one = one_step(epoch.vg, build(structure, numbers), epoch.measure)
+        one = step_of(epoch, build(structure, numbers))
         ready, net_key = prepared(epoch, batch, jax.random.split(key)[1], i)
         ts, report = one(ts, ready.x, ready.y, key=net_key, weights=ready.weights)
         examples = jnp.float32(_size(batch)) if ready.weights is None else jnp.sum(ready.weights)
