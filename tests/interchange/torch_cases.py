@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from jaxnn import activations, interchange, models
+from jaxnn import interchange, models
 from jaxnn.initializers import zeros
 from jaxnn.layers import (
     GRU,
@@ -32,34 +32,32 @@ from jaxnn.layers import (
     Gelu,
     GlobalAveragePool,
     GroupNorm,
-    Identity,
     Layer,
     LayerNorm,
     LearnedPositions,
-    MaxPool,
     MeanPosition,
     PRelu,
     Relu,
     Reshape,
-    Reversed,
     RMSNorm,
     Sequences,
-    Silu,
     Tanh,
     tied,
 )
+from jaxnn.layers.sequences import values_of
 from tests.helpers import random
 
 TOKENS = 11
 
 
 class Case(NamedTuple):
-    """Our network, the module, the shape of one example (of tokens: a ShapeDtypeStruct), names where needed."""
+    """Our network, the module, one example, names where needed; whether arrays of several axes have channels first."""
 
     ours: Layer
     theirs: Callable[[], nn.Module]
     example: Any
     names: Mapping[str, Any] | None = None
+    channels_first: bool = False
 
 
 class First(nn.Module):
@@ -115,6 +113,15 @@ class Gated(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.down(nn.functional.silu(self.gate(x)) * self.up(x))
+
+
+class Branches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 3, 2), nn.Linear(30, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.cat([self.a(x).flatten(1), self.b(x).flatten(1)], 1))
 
 
 class Residual(nn.Module):
@@ -179,34 +186,41 @@ def tied_net() -> Layer:
     return models.serial(embed, LSTM(8), LSTM(8), tied(embed))
 
 
+def pair(*shapes: tuple[int, ...]) -> Sequences:
+    """One example of features, with a context."""
+    x, context = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+    return Sequences(x, context=Sequences(context))
+
+
 tokens = jax.ShapeDtypeStruct((6,), jnp.int32)
 sequential = nn.Sequential
-no_bias = {"b_init": None}
+image = functools.partial(Case, channels_first=True)
+no_bias: dict[str, Any] = {"b_init": None}
 pads = ((1, 1), (2, 2))
 
 CASES: dict[str, Case] = {
     "dense": Case(Dense(4), lambda: nn.Linear(3, 4), (3,)),
     "dense without bias": Case(Dense(4, **no_bias), lambda: nn.Linear(3, 4, bias=False), (3,)),
-    "conv 1-D": Case(Conv(4, 3, stride=2), lambda: nn.Conv1d(3, 4, 3, stride=2), (9, 3)),
-    "conv 2-D": Case(
+    "conv 1-D": image(Conv(4, 3, stride=2), lambda: nn.Conv1d(3, 4, 3, stride=2), (9, 3)),
+    "conv 2-D": image(
         Conv(6, (3, 2), stride=(2, 1), padding=pads, dilation=(1, 2), groups=2),
         lambda: nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2),
         (7, 6, 4),
     ),
-    "conv 3-D": Case(Conv(4, 2, **no_bias), lambda: nn.Conv3d(3, 4, 2, bias=False), (4, 3, 5, 3)),
-    "depthwise": Case(DepthwiseConv(3, multiplier=2, **no_bias), lambda: nn.Conv2d(3, 6, 3, groups=3, bias=False), (5, 5, 3)),
-    "transposed 1-D": Case(ConvTranspose(4, 3, stride=2), lambda: nn.ConvTranspose1d(3, 4, 3, stride=2), (5, 3)),
-    "transposed 2-D": Case(
+    "conv 3-D": image(Conv(4, 2, **no_bias), lambda: nn.Conv3d(3, 4, 2, bias=False), (4, 3, 5, 3)),
+    "depthwise": image(DepthwiseConv(3, multiplier=2), lambda: nn.Conv2d(3, 6, 3, groups=3), (5, 5, 3)),
+    "transposed 1-D": image(ConvTranspose(4, 3, stride=2), lambda: nn.ConvTranspose1d(3, 4, 3, stride=2), (5, 3)),
+    "transposed 2-D": image(
         ConvTranspose(4, (3, 2), stride=(2, 1), padding=((1, 1), (0, 0)), dilation=(1, 2)),
         lambda: nn.ConvTranspose2d(3, 4, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2)),
         (4, 5, 3),
     ),
-    "transposed 3-D": Case(ConvTranspose(2, 2, **no_bias), lambda: nn.ConvTranspose3d(3, 2, 2, bias=False), (2, 3, 4, 3)),
-    "batch norm": Case(BatchNorm(), lambda: nn.BatchNorm2d(3), (4, 5, 3)),
+    "transposed 3-D": image(ConvTranspose(2, 2), lambda: nn.ConvTranspose3d(3, 2, 2), (2, 3, 4, 3)),
+    "batch norm": image(BatchNorm(), lambda: nn.BatchNorm2d(3), (4, 5, 3)),
     "layer norm": Case(LayerNorm(), lambda: nn.LayerNorm(5), (5,)),
-    "group norm": Case(GroupNorm(2), lambda: nn.GroupNorm(2, 4), (3, 5, 4)),
+    "group norm": image(GroupNorm(2), lambda: nn.GroupNorm(2, 4), (3, 5, 4)),
     "RMS norm": Case(RMSNorm(eps=1e-3), lambda: nn.RMSNorm(5, eps=1e-3), (5,)),
-    "PReLU": Case(PRelu(), lambda: nn.PReLU(3), (4, 5, 3)),
+    "PReLU": image(PRelu(), lambda: nn.PReLU(3), (4, 5, 3)),
     "PReLU, one": Case(PRelu(shared=True), lambda: nn.PReLU(), (4,)),
     "embedding": Case(Embedding(TOKENS, 4), lambda: nn.Embedding(TOKENS, 4), tokens),
     "RNN": Case(RNN(4), lambda: First(nn.RNN(3, 4, batch_first=True)), (5, 3)),
@@ -220,10 +234,10 @@ CASES: dict[str, Case] = {
     "attention": Case(Attention(2, b_init=zeros), SelfAttention, (5, 8)),
     "attention, causal": Case(Attention(2, causal=True), lambda: SelfAttention(True, False), (5, 8)),
     "cross-attention": Case(
-        CrossAttention(2, b_init=zeros), lambda: Cross(6), Sequences((5, 8), context=Sequences((4, 6)))
+        CrossAttention(2, b_init=zeros), lambda: Cross(6), pair((5, 8), (4, 6))
     ),
     "cross-attention, packed": Case(
-        CrossAttention(2, b_init=zeros), lambda: Cross(8), Sequences((5, 8), context=Sequences((4, 8)))
+        CrossAttention(2, b_init=zeros), lambda: Cross(8), pair((5, 8), (4, 8))
     ),
     "separate projections": Case(
         Attention(4, kv_heads=2, qk_norm=True),
@@ -232,29 +246,30 @@ CASES: dict[str, Case] = {
         {"": ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")},
     ),
     "gated": Case(models.serial(GatedDense(6), Dense(5)), Gated, (5,), {"0": ("gate", "up")}),
-    "MLP": Case(
+    "MLP": image(
         models.mlp([12, 7, 5], activation=Tanh),
         lambda: sequential(nn.Flatten(), nn.Linear(12, 7), nn.Tanh(), nn.Linear(7, 5)),
         (2, 2, 3),
     ),
-    "CNN": Case(
-        models.cnn([4, 6], [8], 5, batch_norm=True, padding="SAME"),
+    "CNN": image(
+        models.cnn([4, 5], [8], 5, batch_norm=True, padding="SAME"),
         lambda: sequential(
             nn.Identity(),
             *(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(4), nn.ReLU()),
-            *(nn.Conv2d(4, 6, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(6), nn.ReLU()),
-            *(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 5)),
+            *(nn.Conv2d(4, 5, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(5), nn.ReLU()),
+            *(nn.Flatten(), nn.Linear(30, 8), nn.ReLU(), nn.Linear(8, 5)),
         ),
         (8, 12, 3),
     ),
-    "normalized features": Case(
+    "normalized features": image(
         models.serial(Conv(3, 2), Flatten, BatchNorm(), PRelu(), LayerNorm(), Dropout(0.5), Dense(4)),
         lambda: sequential(
-            nn.Conv2d(2, 3, 2), nn.Flatten(), nn.BatchNorm1d(18), nn.PReLU(18), nn.LayerNorm(18), nn.Dropout(), nn.Linear(18, 4)
+            *(nn.Conv2d(2, 3, 2), nn.Flatten(), nn.BatchNorm1d(18), nn.PReLU(18), nn.LayerNorm(18)),
+            *(nn.Dropout(), nn.Linear(18, 4)),
         ),
         (3, 4, 2),
     ),
-    "flattened signals": Case(
+    "flattened signals": image(
         models.serial(Conv(3, 2), Relu, Flatten, Dense(4)),
         lambda: sequential(nn.Conv1d(2, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(12, 4)),
         (5, 2),
@@ -264,21 +279,22 @@ CASES: dict[str, Case] = {
         lambda: sequential(nn.Embedding(TOKENS, 3), nn.LayerNorm(3), nn.Flatten(), nn.Linear(18, 4)),
         tokens,
     ),
-    "images of vectors": Case(
+    "images of vectors": image(
         models.serial(Dense(12), BatchNorm(), Relu, Reshape(2, 2, 3), ConvTranspose(2, 2, stride=2)),
         lambda: sequential(
-            nn.Linear(5, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Unflatten(1, (3, 2, 2)), nn.ConvTranspose2d(3, 2, 2, stride=2)
+            *(nn.Linear(5, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Unflatten(1, (3, 2, 2))),
+            nn.ConvTranspose2d(3, 2, 2, stride=2),
         ),
         (5,),
     ),
-    "branches": Case(
+    "branches": image(
         models.serial(
             models.parallel(models.serial(Conv(2, 1), Flatten), models.serial(Conv(3, 2), Flatten)), Dense(4)
         ),
-        lambda: Branches(),
+        Branches,
         (3, 3, 2),
     ),
-    "residual": Case(
+    "residual": image(
         models.serial(
             models.residual(
                 *(Conv(4, 3, stride=2, padding=((1, 1), (1, 1)), **no_bias), BatchNorm(), Relu),
@@ -295,21 +311,6 @@ CASES: dict[str, Case] = {
     "encoder, norm after": Case(encoder(False), lambda: Encoder(False), tokens),
     "encoder, stacked": Case(encoder(True, stacked=True), lambda: Encoder(True), tokens),
 }  # fmt: skip
-
-
-class Branches(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b, self.head = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 3, 2), nn.Linear(30, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(torch.cat([self.a(x).flatten(1), self.b(x).flatten(1)], 1))
-
-
-def channels_last_inside(case: Case) -> bool:
-    """Whether images go in, so that the module has channels first."""
-    shape = getattr(case.example, "shape", case.example)
-    return not isinstance(case.example, Sequences) and len(shape) > 1
 
 
 @functools.cache
@@ -329,51 +330,31 @@ def inputs(name: str, dtype: Any = np.float64) -> Any:
     """Three examples for our network."""
     example = CASES[name].example
     if isinstance(example, Sequences):
-        context = Sequences(random(1, 3, *example.context.values, dtype=dtype))
-        return Sequences(random(0, 3, *example.values, dtype=dtype), context=context)
+        context = Sequences(random(1, 3, *example.context.values.shape, dtype=dtype))
+        return Sequences(random(0, 3, *example.values.shape, dtype=dtype), context=context)
     if hasattr(example, "dtype"):
         return np.random.default_rng(0).integers(0, TOKENS, (3, *example.shape))
     return random(0, 3, *example, dtype=dtype)
 
 
-def is_image(module: nn.Module) -> bool:
-    """Whether the module takes its channels first."""
-    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm2d, nn.GroupNorm, nn.modules.conv._ConvTransposeNd)
-    first = next(m for m in module.modules() if not list(m.children()))
-    return isinstance(first, (*kinds, nn.Flatten, nn.Identity))
-
-
 def outputs(name: str, module: nn.Module, x: Any) -> np.ndarray:
-    """The module's outputs, channels last, in the dtype of its parameters."""
-    case = CASES[name]
+    """The module's outputs, with channels last, in the dtype of its parameters."""
+    first = CASES[name].channels_first
     if isinstance(x, Sequences):
-        arrays = [torch.from_numpy(np.asarray(v)) for v in (x.values, x.context.values)]
+        arrays = [x.values, x.context.values]
     else:
-        first = np.moveaxis(x, -1, 1) if x.ndim > 2 and is_channels_first(name) else x
-        arrays = [torch.from_numpy(np.ascontiguousarray(first))]
+        arrays = [np.moveaxis(x, -1, 1) if first and x.ndim > 2 else x]
     with torch.no_grad():
-        y = module(*arrays).numpy()
-    del case
-    return np.moveaxis(y, 1, -1) if y.ndim > 2 and is_channels_first(name) or name == "images of vectors" else y
-
-
-def is_channels_first(name: str) -> bool:
-    """Whether x is an image, or a signal, for which the module has channels first."""
-    words = ("conv", "depthwise", "transposed", "batch norm", "group norm", "PReLU", "MLP", "CNN", "normalized", "signals",
-             "branches", "residual")  # fmt: skip
-    return any(word in name for word in words)
+        y = module(*(torch.from_numpy(np.ascontiguousarray(each)) for each in arrays)).numpy()
+    return np.moveaxis(y, 1, -1) if first and y.ndim > 2 else y
 
 
 def predicted(name: str, params: Any, state: Any, x: Any) -> np.ndarray:
     """Our network's outputs."""
-    y = jax.jit(CASES[name].ours.predict)(params, state, x)
-    return np.asarray(y.values if isinstance(y, Sequences) else y)
+    return np.asarray(values_of(jax.jit(CASES[name].ours.predict)(params, state, x)))
 
 
 def converted(name: str, module: nn.Module) -> tuple[Any, Any]:
+    """(params, state) of our network."""
     case = CASES[name]
-    return interchange.from_torch(case.ours, module.state_dict(), shapes(name), names=case.names)
-
-
-def shapes(name: str) -> Any:
-    return CASES[name].example
+    return interchange.from_torch(case.ours, module.state_dict(), case.example, names=case.names)
