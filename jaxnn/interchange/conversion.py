@@ -66,7 +66,7 @@ def read(
         made[site.path] = arranged(ours, orders.get(site.path, Orders()), inverse=True)
     params, state = rebuilt(net, *shapes, made)
     # jnp.array copies: jnp.asarray may share memory with a tensor that PyTorch goes on training.
-    wide = jax.tree.map(lambda x: jnp.array(x, accumulation_dtype(x.dtype)), state)
+    wide = jax.tree.map(lambda x: jnp.array(x.astype(accumulation_dtype(x.dtype))), state)
     return jax.tree.map(jnp.array, params), wide
 
 

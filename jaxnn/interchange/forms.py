@@ -59,7 +59,9 @@ def renamed(**layouts: Layout) -> Form:
     """
 
     def write(layer: Layer, ours: Arrays) -> Arrays:
-        return {layouts[name].name: layouts[name].turn(x) for name, x in ours.items()}
+        if unknown := sorted(set(ours) - set(layouts)):
+            raise ValueError(f"it has {', '.join(unknown)}, which has no counterpart there")
+        return {one.name: one.turn(ours[name]) for name, one in layouts.items() if name in ours}
 
     def read(layer: Layer, theirs: Arrays) -> Arrays:
         return {name: one.back(theirs[one.name]) for name, one in layouts.items() if one.name in theirs}

@@ -92,16 +92,18 @@ class _Walk:
         """The flow after a layer or network."""
         if not net.parts:
             self.place += 1
+            if net.kind is SERIAL:  # of no parts: the identity beside a residual block
+                return flow
             return self.leaf(net, params, state, flow, path)
         if net.kind is SERIAL:
             each = zip(net.parts, filled(net, params), spread(state, net.parts), strict=True)
             for i, (part, p, s) in enumerate(each):
                 flow = self.through(part, p, s, flow, _below(path, i))
             return flow
-        out = _Flow(output_example(net, params, state, flow.example))
         if net.kind is STACK:
             p, s = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (params, state))
             return self.stacked(net, p, s, flow, path)
+        out = _Flow(output_example(net, params, state, flow.example))
         if net.kind in (RESIDUAL, PARALLEL):
             each = zip(net.parts, filled(net, params), spread(state, net.parts), strict=True)
             flows = [self.through(part, p, s, flow, _below(path, i)) for i, (part, p, s) in enumerate(each)]

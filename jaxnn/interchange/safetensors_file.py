@@ -66,7 +66,8 @@ def save_safetensors(path: str | os.PathLike[str], tree: PyTree, *, metadata: Ma
     for key, text in (metadata or {}).items():
         if not isinstance(key, str) or not isinstance(text, str):
             raise TypeError(f"{where}: metadata must map texts to texts, got {key!r}: {text!r}. Convert it by str().")
-    return write_bytes(path, library.numpy.save(arrays, metadata=None if metadata is None else dict(metadata)))
+    # Of no arrays and metadata {} the library (0.8) makes a file that it cannot read.
+    return write_bytes(path, library.numpy.save(arrays, metadata=dict(metadata) if metadata else None))
 
 
 def load_safetensors(path: str | os.PathLike[str], like: PyTree = None) -> PyTree:

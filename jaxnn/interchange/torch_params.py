@@ -89,7 +89,7 @@ def to_torch(
         >>> from jaxnn.models import mlp
         >>> net = mlp([3, 4, 2])
         >>> list(to_torch(net, *net.init(jax.random.key(0), (3,)), (3,)))
-        ['1.bias', '1.weight', '3.bias', '3.weight']
+        ['1.weight', '1.bias', '3.weight', '3.bias']
     """
     orders = torch_orders("to_torch", net, *shapes_of("to_torch", net, example), example)
     return write("to_torch", TORCH, net, (params, state), names, orders)
