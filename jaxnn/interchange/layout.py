@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxnn.interchange.sites import Arrays, Site, leaves
+from jaxnn.interchange.sites import Arrays, Site, leaves, ties
 from jaxnn.layers import (
     activation,
     attention,
@@ -106,7 +106,9 @@ class _Walk:
         out = _Flow(output_example(net, params, state, flow.example))
         if net.kind in (RESIDUAL, PARALLEL):
             each = zip(net.parts, filled(net, params), spread(state, net.parts), strict=True)
-            flows = [self.through(part, p, s, flow, _below(path, i)) for i, (part, p, s) in enumerate(each)]
+            # Features that one branch would have in another order go into the others too.
+            inner = dataclasses.replace(flow, makers=None)
+            flows = [self.through(part, p, s, inner, _below(path, i)) for i, (part, p, s) in enumerate(each)]
             return dataclasses.replace(out, order=self.joined(net, flows, path))
         self.require_known(flow, net, path)
         self.place += sum(1 for _ in leaves(net))
@@ -146,8 +148,10 @@ class _Walk:
         if layer.kind in EACH_FEATURE or layer.kind in (activation.KIND, dropout.KIND):
             if flow.order is not None and layer.kind in EACH_FEATURE:
                 self.found[path] = Orders(columns=flow.order)
-            made = layer.kind in EACH_FEATURE and flow.makers is not None
-            return dataclasses.replace(flow, example=out.example, makers=(*flow.makers, path) if made else flow.makers)  # type: ignore[misc]
+            makers = flow.makers
+            if makers is not None and layer.kind in EACH_FEATURE:
+                makers = (*makers, path)
+            return dataclasses.replace(flow, example=out.example, makers=makers)
         if layer.kind in (flatten.KIND, reshape.RESHAPE):
             if vector and len(out.shape) == 1:
                 return flow
@@ -218,6 +222,12 @@ def torch_orders(where: str, net: Layer, params: Params, state: State, example: 
         return {}
     walk = _Walk(where, net)
     walk.through(net, params, state, _Flow(as_example(example)), "")
+    for to, source in ties(net).items():
+        if any(path == source or path.startswith(f"{source}/") for path in walk.found):
+            raise ValueError(
+                f"{where}: the layer at {source} has features of an image in PyTorch's order, where the one at {to}, "
+                "tied to it, need not have them so. Convert a network in which they are not tied."
+            )
     return walk.found
 
 

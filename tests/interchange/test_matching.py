@@ -135,6 +135,11 @@ def test_attention_that_torch_has_not_needs_names(how: Any) -> None:
             r"at 2 \(stack\), one block of it does not keep the order",
         ),
         (models.serial(Reshape(2, 2, 3), Conv(2, 1)), (12,), r"at 0 \(reshape\), no dense layer makes the features"),
+        (
+            models.serial(Dense(12), models.parallel(models.serial(Reshape(2, 2, 3), Conv(2, 1), Flatten), Dense(2))),
+            (5,),
+            r"at 1/0/0 \(reshape\), no dense layer makes the features",
+        ),
         (models.serial(Conv(4, 1), Reshape(2, 3, 8), Conv(2, 1)), (3, 4, 2), r"at 1 \(reshape\), it makes \(2, 3, 8\)"),
     ],
 )  # fmt: skip
@@ -143,6 +148,15 @@ def test_an_order_of_features_that_cannot_be_followed_is_refused(net: Layer, exa
     with pytest.raises(ValueError, match=f"to_torch: {told}.*put a Dense next to Flatten or Reshape"):
         interchange.to_torch(net, params, state, example)
     interchange.to_linen(net, params, state)  # flax has channels last
+
+
+def test_a_layer_tied_to_one_of_permuted_features_is_refused() -> None:
+    layer = Dense(24)
+    net = models.serial(Conv(4, 2), Flatten, layer, Relu, tied(layer))
+    with pytest.raises(
+        ValueError, match=r"the layer at 2 has features of an image in PyTorch's order, where the one at 4"
+    ):
+        interchange.to_torch(net, *net.init(jax.random.key(0), (3, 4, 2)), (3, 4, 2))
 
 
 def test_positions_of_an_image_as_a_sequence_keep_their_order() -> None:
