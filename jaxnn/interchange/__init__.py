@@ -22,18 +22,19 @@ Of PyTorch and flax nothing is imported: what they return are dicts of arrays.
 | `PRelu` | `PReLU` | `PReLU`, for `shared=True` |
 
 Layers without parameters need no counterpart. A layer of another kind with parameters raises an error that names it.
-The tables are `interchange.torch_forms` and `interchange.linen_forms`.
+The tables are `torch_forms.FORMS` and `linen_forms.FORMS`; a layer of your own enters one as a `forms.Form`.
 """
 
 from typing import TYPE_CHECKING
 
 from jaxnn import missing
-from jaxnn.interchange import linen_forms, torch_forms
+from jaxnn.interchange import forms, linen_forms, torch_forms
 from jaxnn.interchange.linen_params import from_linen, linen_names, to_linen
 from jaxnn.interchange.safetensors_file import load_safetensors, safetensors_metadata, save_safetensors
 from jaxnn.interchange.torch_params import from_torch, to_torch, torch_names
 
 __all__ = [
+    "forms",
     "from_linen",
     "from_torch",
     "linen_forms",

@@ -20,6 +20,18 @@ class Form(NamedTuple):
             have are those of zeros, written.
         read: `(layer, theirs) -> ours`, the inverse.
         optional: entries of theirs that hold nothing of ours, by name: ignored when read, added when written.
+
+    A layer of your own enters the table of a library by its kind; here y = s x, whose s PyTorch's module calls "gain":
+
+        >>> import jax
+        >>> from jaxnn import interchange
+        >>> from jaxnn.layers import Kind, stateless
+        >>> KIND = Kind("gain")
+        >>> gain = stateless(KIND, lambda params, x: x * params["s"], lambda key, example: {"s": np.ones(())})
+        >>> interchange.torch_forms.FORMS[KIND] = renamed(s=same("gain"))
+        >>> interchange.to_torch(gain, *gain.init(jax.random.key(0), (3,)), (3,))
+        {'gain': array(1.)}
+        >>> del interchange.torch_forms.FORMS[KIND]
     """
 
     write: Callable[[Layer, Arrays], Arrays]
@@ -70,7 +82,14 @@ def renamed(**layouts: Layout) -> Form:
 
 
 def separate(parts: Sequence[Mapping[str, Layout]], separator: str = ".") -> Form:
-    """The form of a layer that is several modules there; names begin with the number of the module, "0.weight"."""
+    """The form of a layer that is several modules there; names begin with the number of the module, "0.weight".
+
+    Example:
+        >>> from jaxnn.layers import GatedDense
+        >>> form = separate([{"w": transposed("weight")}, {"v": transposed("weight")}])
+        >>> list(form.write(GatedDense(2), {"w": np.ones((3, 2)), "v": np.ones((3, 2))}))
+        ['0.weight', '1.weight']
+    """
     return renamed(
         **{
             ours: Layout(f"{i}{separator}{one.name}", one.turn, one.back)

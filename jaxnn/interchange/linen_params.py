@@ -21,8 +21,8 @@ def from_linen(
     """Parameters and state of a network from the variables of a flax.linen module that computes the same.
 
     Layouts are those of flax, except that kernels of transposed convolutions are reversed (flax: `ConvTranspose` with
-    its default `transpose_kernel=False`), and that heads have an axis of their own in attention and gates a module of
-    their own in recurrent cells.
+    its default `transpose_kernel=False`; "VALID" outputs agree for strides up to the window), and that heads have an
+    axis of their own in attention and gates a module of their own in recurrent cells.
 
     Only arrays are converted. The two networks must agree in what is no array: eps (flax: 1e-6 of layer, group and RMS
     norm, here 1e-5; 1e-5 of batch norm in both), GELU (`nn.gelu` approximates by tanh unless approximate=False; `Gelu`

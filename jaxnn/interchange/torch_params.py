@@ -23,7 +23,8 @@ def from_torch(
     Layouts are turned: dense weights (out, in) -> (in, out), kernels (out, in, *window) -> (*window, in, out), packed
     projections of attention taken apart, the two biases of recurrent layers added. The features that `Flatten` makes of
     an image come in another order there, from (C, H, W), and are permuted in the layers after it; so are those that
-    `Reshape` makes an image of, in the layers before it.
+    `Reshape` makes an image of, in the layers before it. Examples (T, D) are signals with channels first where a
+    convolution, a pooling or a batch norm stands next to it, else sequences with features last, as in PyTorch.
 
     Only arrays are converted. The two networks must agree in what is no array: eps of norms (torch: 1e-5 of layer,
     group and batch norm, as here; of `nn.RMSNorm` by default that of the dtype, so pass `RMSNorm(eps=...)`), GELU

@@ -6,10 +6,13 @@ import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+
+pytest.importorskip("flax", reason="flax is not installed")
+import flax.linen as nn
 
 from jaxnn import interchange, models
 from jaxnn.initializers import zeros

@@ -18,7 +18,7 @@ from jaxnn.layers import Attention, Dense, LayerNorm, attention, conv_transpose,
 from tests.helpers import float64
 from tests.interchange.linen_cases import CASES, Case, cast, converted, inputs, outputs, predicted, variables_of
 
-SHORT = ("dense", "CNN", "transformer", "LSTM")
+SHORT = ("dense", "CNN")
 EACH = [pytest.param(name, marks=() if name in SHORT else pytest.mark.slow) for name in CASES]
 
 CELLS = ("RNN", "LSTM", "GRU", "bidirectional")
@@ -51,6 +51,7 @@ def test_back_in_flax_all_variables_are_exactly_the_same(name: str) -> None:
     jax.tree.map(np.testing.assert_array_equal, back, variables)
 
 
+@pytest.mark.slow
 def test_layers_have_the_names_of_a_sequential_of_the_same_structure() -> None:
     net = models.serial(Dense(4), LayerNorm(eps=1e-6), models.serial(Dense(3)))
     module = nn.Sequential([nn.Dense(4), nn.LayerNorm(), nn.Sequential([nn.Dense(3)])])
@@ -92,6 +93,7 @@ MUTANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_broken_converter_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case, kind, broken = MUTANTS[name]

@@ -33,7 +33,7 @@ from jaxnn.layers import (
 from tests.helpers import float64
 from tests.interchange.torch_cases import CASES, Case, converted, inputs, module_of, outputs, predicted
 
-SHORT = ("dense", "CNN", "encoder, norm first", "bidirectional LSTM of two layers", "images of vectors")
+SHORT = ("dense", "CNN", "encoder, norm first", "images of vectors")
 EACH = [pytest.param(name, marks=() if name in SHORT else pytest.mark.slow) for name in CASES]
 
 
@@ -77,6 +77,7 @@ def test_back_in_torch_outputs_are_the_same(name: str) -> None:
     np.testing.assert_allclose(outputs(name, other, x), outputs(name, module, x), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_layers_have_the_names_of_a_sequential_of_the_same_structure() -> None:
     net = CASES["CNN"].ours
     params, state = net.init(jax.random.key(0), (8, 12, 3))
@@ -124,6 +125,7 @@ MUTANTS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_broken_converter_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case, (table, key, broken) = MUTANTS[name]
