@@ -15,6 +15,7 @@ from jaxnn.interchange.matching import Library, Names, Unit, matched
 from jaxnn.interchange.sites import Arrays, Site, rebuilt, sites, ties
 from jaxnn.layers.base import Example, Layer, as_example, require_net
 from jaxnn.numerics import accumulation_dtype
+from jaxnn.tree import named_leaves
 from jaxnn.types import Params, State
 
 
@@ -68,6 +69,19 @@ def read(
     # jnp.array copies: jnp.asarray may share memory with a tensor that PyTorch goes on training.
     wide = jax.tree.map(lambda x: jnp.array(x.astype(accumulation_dtype(x.dtype))), state)
     return jax.tree.map(jnp.array, params), wide
+
+
+def require_shapes(where: str, trees: tuple[Params, State], shapes: tuple[Params, State]) -> None:
+    """Raise unless parameters and state are those of the network for these examples."""
+    for name, tree, wanted in zip(("params", "state"), trees, shapes, strict=True):
+        got, expected = ({path: np.shape(x) for path, x in named_leaves(each).items()} for each in (tree, wanted))
+        if got != expected:
+            differ = [path for path in {**expected, **got} if got.get(path) != expected.get(path)]
+            raise ValueError(
+                f"{where}: {name} must be those of the network for such an example; {differ[0]!r} must be "
+                f"{expected.get(differ[0], 'absent')}, got {got.get(differ[0], 'none')}. Pass what its init or "
+                "training returned, and the shape of one example that it was made for."
+            )
 
 
 def write(

@@ -106,8 +106,8 @@ def matched(
     """
     chosen = _named(where, library, layers, found, names or {}, tied)
     taken = {library.full(unit, name) for site, unit in chosen for name in library.shapes(where, site, unit)}
-    units, ordered = _units(library, {name: x for name, x in found.items() if name not in taken})
-    left, known = dict(units), {site.path for site, _ in chosen}
+    ordered = _are_ordered(found)
+    left, known = _units(library, found, taken, ordered), {site.path for site, _ in chosen}
     missing: list[tuple[Site, dict[str, Shape]]] = []
     groups: dict[Any, list[Unit]] = {}
     for site in layers:
@@ -164,22 +164,28 @@ def _named(
     return chosen
 
 
-def _units(library: Library, found: Mapping[str, np.ndarray[Any, Any]]) -> tuple[dict[Unit, dict[str, Shape]], bool]:
-    """The shapes in each module, and whether their order is that in which the modules were made.
+def _are_ordered(found: Mapping[str, np.ndarray[Any, Any]]) -> bool:
+    """Whether the arrays stand in the order in which the modules were made.
 
-    Files, and JAX's pytrees, have names sorted as texts; PyTorch and flax have them in the order in which modules are
-    made, where a weight stands before its bias. Sorted ones are sorted again, with numbers as numbers.
+    They do as PyTorch and flax return them, where a weight stands before its bias. Files, and JAX's pytrees, have names
+    sorted as texts.
     """
+    by_dtype: dict[Any, list[str]] = {}
+    for name, x in found.items():  # a safetensors file may have one dtype after the other
+        by_dtype.setdefault(x.dtype, []).append(name)
+    return any(each != sorted(each) for each in by_dtype.values())
+
+
+def _units(
+    library: Library, found: Mapping[str, np.ndarray[Any, Any]], taken: Collection[str], ordered: bool
+) -> dict[Unit, dict[str, Shape]]:
+    """The shapes in each module that is not taken; if not ordered, sorted with numbers as numbers."""
     ignored = {name for form in library.forms.values() for name in form.optional}
     units: dict[Unit, dict[str, Shape]] = {}
     for name, (unit, inner) in library.grouped(list(found)).items():
-        if inner not in ignored:
+        if inner not in ignored and name not in taken:
             units.setdefault(unit, {})[inner] = found[name].shape
-    by_dtype: dict[Any, list[str]] = {}
-    for name, x in found.items():  # a safetensors file has one dtype after the other
-        by_dtype.setdefault(x.dtype, []).append(name)
-    ordered = any(each != sorted(each) for each in by_dtype.values())
-    return units if ordered else dict(sorted(units.items(), key=lambda item: _pieces(str(item[0])))), ordered
+    return units if ordered else dict(sorted(units.items(), key=lambda item: _pieces(str(item[0]))))
 
 
 def _pieces(name: str) -> list[tuple[str, int]]:

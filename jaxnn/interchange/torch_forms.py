@@ -190,7 +190,7 @@ def grouped(names: Collection[str]) -> dict[str, tuple[Unit, str]]:
 def unit(site: Site, given: Unit | None) -> Unit:
     """The name of a layer's module; by default that in an `nn.Sequential` of the structure of the network."""
     name = site.path.replace("/", ".") if given is None else given
-    if isinstance(site.layer.kind, RecurrentKind) and "*" not in name:
+    if isinstance(site.layer.kind, RecurrentKind) and isinstance(name, str) and "*" not in name:
         return f"{name}.*_l0".lstrip(".")
     return name
 

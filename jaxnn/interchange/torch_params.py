@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnn.interchange.conversion import names_in, on_host, read, shapes_of, write
+from jaxnn.interchange.conversion import names_in, on_host, read, require_shapes, shapes_of, write
 from jaxnn.interchange.layout import torch_orders
 from jaxnn.interchange.matching import Names, Unit
 from jaxnn.interchange.torch_forms import TORCH
@@ -83,7 +83,8 @@ def to_torch(
         is 0; `num_batches_tracked` is 0.
 
     Raises:
-        ValueError: a layer that PyTorch has not, names of layers that do not exist, two layers with one name.
+        ValueError: parameters or state of another network, a layer that PyTorch has not, names of layers that do not
+            exist, two layers with one name.
 
     Example:
         >>> import jax
@@ -92,7 +93,9 @@ def to_torch(
         >>> list(to_torch(net, *net.init(jax.random.key(0), (3,)), (3,)))
         ['1.weight', '1.bias', '3.weight', '3.bias']
     """
-    orders = torch_orders("to_torch", net, *shapes_of("to_torch", net, example), example)
+    shapes = shapes_of("to_torch", net, example)
+    require_shapes("to_torch", (params, state), shapes)
+    orders = torch_orders("to_torch", net, *shapes, example)
     return write("to_torch", TORCH, net, (params, state), names, orders)
 
 

@@ -184,12 +184,29 @@ def test_state_of_decoding_and_names_that_meet_are_refused() -> None:
     net = models.serial(LSTM(3))
     params, state = net.init(jax.random.key(0), (5, 3))
     with pytest.raises(ValueError, match=r"the state of lstm holds a cache or carry of `models.begin`. Pass the"):
-        interchange.to_torch(net, params, models.begin(net, params, state, 2), (5, 3))
+        interchange.to_linen(net, params, models.begin(net, params, state, 2))
     params, state = NET.init(jax.random.key(0), (3,))
     with pytest.raises(ValueError, match=r"two layers write 'a.weight', the second is 2 \(dense\). Give each a module"):
         interchange.to_torch(NET, params, state, (3,), names={"0": "a", "2": "a"})
     with pytest.raises(ValueError, match=r"to_torch: names has '5', where the network has no layer with parameters"):
         interchange.to_torch(NET, params, state, (3,), names={"5": "a"})
+
+
+@pytest.mark.parametrize(
+    ("example", "told"),
+    [
+        (
+            (4,),
+            r"params must be those of the network for such an example; '0/w' must be \(4, 4\), got \(3, 4\). Pass what",
+        ),
+        ((3,), r"'0/b' must be \(4,\), got none"),
+    ],
+)
+def test_parameters_of_another_network_are_refused(example: Any, told: str) -> None:
+    params, state = NET.init(jax.random.key(0), (3,))
+    params = params if example == (4,) else ({"w": params[0]["w"]}, *params[1:])
+    with pytest.raises(ValueError, match=f"to_torch: .*{told}"):
+        interchange.to_torch(NET, params, state, example)
 
 
 def test_arguments_that_are_something_else_are_refused() -> None:
