@@ -6,10 +6,10 @@ from types import ModuleType
 __version__ = "0.2.0"
 
 ROOMS = (
-    "activations", "backprop", "checks", "classic", "cli", "compare", "data", "gallery", "initializers", "kernels",
-    "landscapes", "layers", "losses", "metrics", "microbatching", "missing", "models", "numerics", "ops", "optim",
-    "per_example", "perturbations", "playground", "plots", "projections", "schedules", "studies", "tape", "train",
-    "tree", "types",
+    "activations", "backprop", "checks", "classic", "cli", "compare", "data", "gallery", "initializers", "interchange",
+    "kernels", "landscapes", "layers", "losses", "metrics", "microbatching", "missing", "models", "numerics", "ops",
+    "optim", "per_example", "perturbations", "playground", "plots", "projections", "schedules", "studies", "tape",
+    "train", "tree", "types",
 )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ FLOORS = {
     "initializers": 2, "losses": 2, "metrics": 2, "schedules": 2, "landscapes": 2, "data": 2,
     "layers": 3, "optim": 3, "tape": 3,
     "models": 4,
-    "backprop": 5, "per_example": 5,
+    "backprop": 5, "per_example": 5, "interchange": 5,
     "train": 6, "plots": 6,
     "classic": 7, "compare": 7,
     "studies": 8, "gallery": 8, "playground": 8,
@@ -227,13 +227,13 @@ def test_imports_form_no_circle() -> None:
 
 
 def test_what_is_imported_is_declared() -> None:
-    """The library runs with its dependencies alone; accountants are an extra, asked for where one is needed."""
+    """The library runs with its dependencies alone; accountants and safetensors are extras, asked for where needed."""
     metadata = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
     declared = {re.match(r"[\w-]+", line)[0] for line in metadata["dependencies"]}  # type: ignore[index]
     declared = {"PIL" if name == "pillow" else name for name in declared}
     imported = {name.partition(".")[0] for source in SOURCES.values() for name in imported_modules(source)}
     outside = imported - sys.stdlib_module_names - {"jaxnn", "mpl_toolkits"}
-    assert outside == declared | {"dp_accounting"}
+    assert outside == declared | {"dp_accounting", "safetensors"}
 
 
 def test_top_level_holds_only_what_the_layout_lists() -> None:

@@ -17,6 +17,7 @@ from tests.public_names import NAMES
 
 MEANT = [
     ("layers", "LSTMCell", "jaxnn.layers.LSTM"),
+    ("models", "load_state_dict", "jaxnn.interchange.from_torch?"),
     ("layers", "ConvLSTM", "a loss of your own (jaxnn has no convolutional recurrent layers)"),
     ("layers", "MultiheadAttention", "jaxnn.layers.Attention"),
     ("models", "TransformerEncoder", "jaxnn.models.transformer"),
