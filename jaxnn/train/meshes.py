@@ -240,12 +240,12 @@ def shard_params(
         raise TypeError('shard_params: mesh must be a Mesh, as jax.make_mesh((8,), ("data",)) makes it, got None.')
 
     def leaf(x: Any) -> Any:
-        return jax.device_put(x, NamedSharding(mesh, _spec(np.shape(x), split, smallest)))
+        return jax.device_put(x, NamedSharding(mesh, spec_for(np.shape(x), split, smallest)))
 
     return jax.tree.map(leaf, ts)
 
 
-def _spec(shape: tuple[int, ...], split: Split, smallest: int) -> PartitionSpec:
+def spec_for(shape: tuple[int, ...], split: Split, smallest: int) -> PartitionSpec:
     """How an array of that shape is split: along its largest axis that the devices divide."""
     if math.prod(shape) < smallest:
         return PartitionSpec()

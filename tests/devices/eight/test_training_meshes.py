@@ -27,7 +27,8 @@ RNG = np.random.default_rng(0)
 NETS: dict[str, Any] = {
     "mlp": (models.serial(Dense(32), Relu, Dropout(0.2), Dense(8)), RNG.standard_normal((N, 16)), N),
     "cnn": (
-        models.serial(Conv(8, 3, b_init=None), BatchNorm(), Relu, Flatten, Dense(8)), RNG.standard_normal((N, 6, 6, 2)), N,
+        models.serial(Conv(8, 3, b_init=None), BatchNorm(), Relu, Flatten, Dense(8)),
+        RNG.standard_normal((N, 6, 6, 2)), N,
     ),
     "transformer": (
         models.transformer(16, width=16, depth=2, heads=2, stacked=True), RNG.integers(0, 16, (N, 8)), (N, 8),
