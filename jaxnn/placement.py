@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxnn.types import Array, DTypeLike, PyTree, Scalar, Shape
@@ -213,6 +214,15 @@ def taken_apart(vector: Array, shapes: Sequence[Shape], places: Sequence[NamedSh
         return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
     return compiler_sharded(parted, list(places), vector)
+
+
+def addressable_rows(x: Any) -> Any:
+    """The entries along the first axis that this process has of an array over several processes; else the array."""
+    if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer) or x.is_fully_addressable:
+        return x
+    parts = {str(shard.index): shard for shard in x.addressable_shards}.values()
+    ordered = sorted(parts, key=lambda shard: shard.index[0].start or 0 if shard.index else 0)
+    return jnp.concatenate([jnp.asarray(np.asarray(p.data)) for p in ordered]) if x.ndim else ordered[0].data
 
 
 def axis_names(entry: Any) -> tuple[str, ...]:

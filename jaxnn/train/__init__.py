@@ -41,6 +41,7 @@ from jaxnn.train.kinds import PointKind, kind_of_point
 from jaxnn.train.lock import FolderInUseError
 from jaxnn.train.loss import mean_loss
 from jaxnn.train.meshes import shard_params
+from jaxnn.train.orbax import OrbaxCheckpoints
 from jaxnn.train.pieces import make_epoch, make_piece
 from jaxnn.train.prefetch import prefetch
 from jaxnn.train.runs import map_runs
@@ -60,6 +61,7 @@ __all__ = [
     "GradTolerance",
     "Iterate",
     "LossTolerance",
+    "OrbaxCheckpoints",
     "PointKind",
     "Position",
     "Statistics",

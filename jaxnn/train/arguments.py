@@ -15,7 +15,7 @@ from jaxnn.checks import as_array, as_arrays, require_floating, require_function
 from jaxnn.data import Draws
 from jaxnn.layers import Layer
 from jaxnn.layers.base import require_net
-from jaxnn.placement import compiler_sharded
+from jaxnn.placement import addressable_rows, compiler_sharded
 from jaxnn.types import Loss, Params, PyTree, State
 
 __all__ = [
@@ -167,6 +167,7 @@ def require_targets(
     Inside the compiled epoch the targets are traced: there a bad label could only make the loss NaN.
     """
     x, y = data
+    y = jax.tree.map(addressable_rows, y)
     first = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), x)
     with taking(where, f"{name} x", x):
         one = jax.eval_shape(functools.partial(compiler_sharded, net.predict, None), params, state, first)

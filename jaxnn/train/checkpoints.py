@@ -21,7 +21,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NamedTuple, Self
+from typing import IO, Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import jax
 import numpy as np
@@ -113,12 +113,11 @@ def read(path: str | Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
     """
     about = read_about(path)
     wanted = _named(like)
-    expected = {name: _stored(leaf) for name, leaf in wanted.items()}
-    _require_alike(path, expected, about["dtypes"])
+    require_alike(path, dtypes_of(like), about["dtypes"])
 
     def check(headers: Mapping[str, npz.ArrayHeader]) -> None:
         shapes = {name: header.shape for name, header in headers.items() if name != ABOUT}
-        _require_alike(path, {name: shape for name, (shape, _) in _shapes(wanted).items()}, shapes)
+        require_alike(path, {name: shape for name, (shape, _) in _shapes(wanted).items()}, shapes)
 
     stored = npz.read_npz(path, check=check)
     leaves = [_restored(stored[name], leaf) for name, leaf in wanted.items()]
@@ -143,6 +142,28 @@ def read_about(path: str | Path) -> dict[str, Any]:
             f"{FORMAT}. Read it with the version that wrote it, {about.get('versions')}, or a newer one."
         )
     return about
+
+
+@runtime_checkable
+class Store(Protocol):
+    """The checkpoints of one run: what `fit` needs of them. `Checkpoints` is one, `OrbaxCheckpoints` another."""
+
+    folder: Path
+
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, in order."""
+
+    def about(self, step: int) -> dict[str, Any]:
+        """The JSON of one, as `read_about` returns it."""
+
+    def save(self, step: int, values: PyTree, about: Mapping[str, Any] | None = None) -> None:
+        """Write one; the values may be donated as soon as this returns. Every process calls it."""
+
+    def wait(self) -> None:
+        """Until the last is written; raises if that failed."""
+
+    def restore(self, like: PyTree, step: int | None = None) -> tuple[PyTree, dict[str, Any]]:
+        """The values and the `about` of one, or of the newest."""
 
 
 class Checkpoints:
@@ -172,7 +193,8 @@ class Checkpoints:
     def __init__(self, folder: str | Path, *, keep: int = 2) -> None:
         self.folder = Path(folder)
         self.keep = require_positive_int("Checkpoints", "keep", keep)
-        files.make_folder(self.folder)
+        if jax.process_index() == 0:
+            files.make_folder(self.folder)
         self._writing: threading.Thread | None = None
         self._failed: BaseException | None = None
 
@@ -193,10 +215,19 @@ class Checkpoints:
         """Where the checkpoint of a step is, or would be."""
         return self.folder / f"step-{step:010d}.npz"
 
+    def about(self, step: int) -> dict[str, Any]:
+        """`read_about` of the checkpoint of a step."""
+        return read_about(self.path(step))
+
     def save(self, step: int, values: PyTree, about: Mapping[str, Any] | None = None) -> None:
-        """Write a checkpoint in the background; the values may be donated as soon as this returns."""
+        """Write a checkpoint in the background; the values may be donated as soon as this returns.
+
+        Of several processes, all call it, and the first writes.
+        """
         self.wait()
         kept = on_host(values)
+        if jax.process_index() != 0:
+            return
         # Not a daemon: the interpreter waits for it, so that a script's last save is written.
         self._writing = threading.Thread(target=self._run, args=(step, kept, dict(about or {})))
         self._writing.start()
@@ -261,24 +292,30 @@ def _named(values: PyTree) -> dict[str, Any]:
     return {name or "value": leaf for name, leaf in named.items()}
 
 
-def _is_key(leaf: Any) -> bool:
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf has typed keys."""
     return jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
 
 
 def _kept(name: str, leaf: Any) -> Kept:
     dtype = _stored(leaf)
-    if _is_key(leaf):
+    if is_key(leaf):
         leaf = jax.random.key_data(leaf)
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         if not leaf.is_fully_replicated:
             raise ValueError(
                 f"checkpoint: {name} {list(leaf.shape)} lies in parts on the devices of several processes, which one "
-                "file of one process cannot hold. Use the orbax format: pip install 'jaxnn[orbax]'."
+                "file cannot hold. Pass train.OrbaxCheckpoints(folder), of pip install 'jaxnn[orbax]'."
             )
         leaf = leaf.addressable_data(0)
     # On a CPU `np.asarray` shares the memory of the array, which a compiled step then donates.
     values = np.array(leaf)
     return Kept(values if values.dtype.isbuiltin == 1 else values.view(f"u{values.dtype.itemsize}"), dtype)
+
+
+def dtypes_of(values: PyTree) -> dict[str, str]:
+    """What the dtypes of the leaves are called in a file, by path."""
+    return {name: _stored(leaf) for name, leaf in _named(values).items()}
 
 
 def _stored(leaf: Any) -> str:
@@ -288,12 +325,12 @@ def _stored(leaf: Any) -> str:
 
 def _shapes(named: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], Any]]:
     return {
-        name: ((jax.eval_shape(jax.random.key_data, leaf).shape if _is_key(leaf) else tuple(np.shape(leaf))), leaf)
+        name: ((jax.eval_shape(jax.random.key_data, leaf).shape if is_key(leaf) else tuple(np.shape(leaf))), leaf)
         for name, leaf in named.items()
     }
 
 
-def _require_alike(path: str | Path, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def require_alike(path: str | Path, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Raise ValueError, with the first differences, unless names and their dtypes or shapes agree."""
     faults = [f"{name} is missing" for name in expected if name not in found]
     faults += [f"{name} is not expected" for name in found if name not in expected]
@@ -311,7 +348,7 @@ def _require_alike(path: str | Path, expected: Mapping[str, Any], found: Mapping
 def _restored(values: np.ndarray[Any, Any], leaf: Any) -> Any:
     """Stored values as a leaf like `leaf`, with its sharding."""
     sharding = getattr(leaf, "sharding", None)
-    if _is_key(leaf):
+    if is_key(leaf):
         keys = jax.random.wrap_key_data(jax.numpy.asarray(values), impl=IMPLEMENTATIONS[str(leaf.dtype)])
         return keys if sharding is None else jax.device_put(keys, sharding)
     if not hasattr(leaf, "dtype"):  # a Python number

@@ -8,7 +8,6 @@ import functools
 import operator
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -41,7 +40,7 @@ from jaxnn.train.memo import memoized
 from jaxnn.train.meshes import as_split, put_on, require_divided
 from jaxnn.train.pieces import Epoch
 from jaxnn.train.progress import say
-from jaxnn.train.saving import Saved, SaveEvery, Saver
+from jaxnn.train.saving import Folder, Saved, SaveEvery, Saver
 from jaxnn.train.signals import StopSignals
 from jaxnn.train.sources import source_of
 from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad, grad_norm, init
@@ -88,7 +87,7 @@ def epochs(
     evaluated_at: Callable[[Any, Params], Params] | None = None,
     mesh: jax.sharding.Mesh | None = None,
     axis: str | tuple[str, ...] | None = None,
-    folder: str | Path | None = None,
+    folder: Folder | None = None,
     save_every: SaveEvery = SAVE_EVERY,
     keep: int = 2,
     say: Callable[[str], None] = say,
@@ -269,11 +268,11 @@ class Epochs(Iterator[Event]):
                     return
                 yield Event(record, self.ts)
                 if self._saver is not None and signals is not None:
-                    last = self._at.epochs == self._run.count
-                    if signals.name or last or self._saver.due(self._at.steps):
+                    last, name = self._at.epochs == self._run.count, signals.look()
+                    if name or last or self._saver.due(self._at.steps):
                         self._save(self._at, self.ts)
-                    if signals.name and not last:
-                        self.stopped = signals.name
+                    if name and not last:
+                        self.stopped = name
                         return
 
     def _epoch(self, signals: StopSignals | None) -> dict[str, float] | None:
@@ -297,10 +296,11 @@ class Epochs(Iterator[Event]):
             at = Position(at.epochs, at.step + ran, at.steps + ran, at.seconds + taken, report)
             if saver is not None and signals is not None and not ended:
                 saver.ran(count, taken)
-                if signals.name or saver.due(at.steps):
+                name = signals.look()
+                if name or saver.due(at.steps):
                     self._save(at, ts)
-                if signals.name:
-                    self.stopped = signals.name
+                if name:
+                    self.stopped = name
                     return None
         record = self._record(number, ts, at, before)
         self.ts, self._at, self._unsaved = ts, Position(number, 0, at.steps), True

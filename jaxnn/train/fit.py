@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +17,7 @@ from jaxnn.train.divergence import require_no_nan
 from jaxnn.train.epochs import SAVE_EVERY, Epochs
 from jaxnn.train.epochs import epochs as train_epochs
 from jaxnn.train.progress import Progress
-from jaxnn.train.saving import SaveEvery
+from jaxnn.train.saving import Folder, SaveEvery
 from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad
 from jaxnn.train.stopping import DivergedError, EarlyStopping, Stopping, monitored
 from jaxnn.types import Array, Key, Loss, Params, State
@@ -70,7 +69,7 @@ def fit(
     evaluated_at: Callable[[Any, Params], Params] | None = None,
     mesh: jax.sharding.Mesh | None = None,
     axis: str | tuple[str, ...] | None = None,
-    folder: str | Path | None = None,
+    folder: Folder | None = None,
     save_every: SaveEvery = SAVE_EVERY,
     keep: int = 2,
     on_epoch: Callable[[Mapping[str, float], TrainState], None] | None = None,

@@ -13,14 +13,19 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
+from jaxnn import files
 from jaxnn.checks import require_positive_int
-from jaxnn.train.checkpoints import Checkpoints, read_about
+from jaxnn.train.checkpoints import Checkpoints, Store
 from jaxnn.train.identity import differences
 from jaxnn.train.lock import FolderLock
+from jaxnn.train.processes import agreed, by_first, is_first
 from jaxnn.train.step import TrainState
 
 SaveEvery: TypeAlias = int | float | datetime.timedelta
 """A number of steps (an int), or a time: seconds (a float) or a timedelta."""
+
+Folder: TypeAlias = str | Path | Store
+"""Where a run is saved: a folder of `.npz` checkpoints, or another store of checkpoints."""
 
 PIECE_SECONDS = 1.0
 """How long the steps between two looks at the clock, and at signals, should take."""
@@ -50,18 +55,17 @@ class Saver:
     """The folder of one run: its lock, its checkpoints, and when the next one is due."""
 
     def __init__(
-        self, folder: str | Path, every: SaveEvery, keep: int, identity: Mapping[str, str], say: Callable[[str], None]
+        self, folder: Folder, every: SaveEvery, keep: int, identity: Mapping[str, str], say: Callable[[str], None]
     ) -> None:
-        if not str(folder).strip():
+        if not isinstance(folder, Store) and not str(folder).strip():
             raise ValueError("fit: folder must name a folder, got an empty string. Pass None to save nothing.")
         self.steps, self.seconds = as_interval(every)
-        self.identity, self._say = dict(identity), say
-        self.checkpoints = Checkpoints(folder, keep=keep)
-        self._lock = FolderLock(Path(folder), say)
-        self._lock.acquire()
+        self.identity, self._say = dict(identity), say if is_first() else _silent
+        self.checkpoints: Store = folder if isinstance(folder, Store) else Checkpoints(folder, keep=keep)
+        self._lock = FolderLock(self.checkpoints.folder, say)
+        by_first("lock the folder", self._opened)
         self.saved_at = time.monotonic()
         self._piece, self._timed = 1, set[int]()
-        self._remove_unfinished()
 
     def restore(self, like: TrainState) -> Saved | None:
         """The newest checkpoint; None if there is none yet.
@@ -69,12 +73,17 @@ class Saver:
         Raises:
             ValueError: it is of another run, or damaged.
         """
-        steps = self.checkpoints.steps()
-        if not steps:
+        step = agreed(max(self.checkpoints.steps(), default=-1))
+        if step < 0:
             return None
+        if step not in self.checkpoints.steps():
+            raise ValueError(
+                f"fit: the first process has a checkpoint of step {step} in {self.checkpoints.folder}, this one has "
+                "not. The processes must share the folder."
+            )
         whole = None
         with contextlib.suppress(ValueError):  # `checkpoints.restore` below says why
-            whole = read_about(self.checkpoints.path(steps[-1]))
+            whole = self.checkpoints.about(step)
         about = {} if whole is None else whole["about"]
         if whole is not None and (found := differences(about.get("run", {}), self.identity)):
             raise ValueError(
@@ -86,7 +95,7 @@ class Saver:
             name: jax.ShapeDtypeStruct((about["step"],), dtypes[f"report/{name}"]) for name in about.get("report", ())
         }
         best = like if about.get("has_best") else None
-        tree, about = self.checkpoints.restore({"ts": like, "report": report, "best": best})
+        tree, about = self.checkpoints.restore({"ts": like, "report": report, "best": best}, step)
         if whole is not None:
             self._tell_versions(whole, about)
         return Saved(TrainState(*tree["ts"]), jax.tree.map(np.asarray, tree["report"]), tree["best"], about)
@@ -95,7 +104,7 @@ class Saver:
         """How many steps to run until the next look, of those left in the epoch, after `done` in all."""
         if self.steps:
             return min(self.steps - done % self.steps, left)
-        return min(self._piece, left)
+        return min(agreed(self._piece), left)
 
     def ran(self, count: int, seconds: float) -> None:
         """Learn from a piece how many steps the next may have. The first of each length includes compilation."""
@@ -108,7 +117,7 @@ class Saver:
         """Whether it is time for a save, after `done` steps in all."""
         if self.steps:
             return done % self.steps == 0
-        return time.monotonic() - self.saved_at >= self.seconds
+        return bool(agreed(time.monotonic() - self.saved_at >= self.seconds))
 
     def save(self, saved: Saved) -> None:
         """Write a checkpoint in the background."""
@@ -137,8 +146,10 @@ class Saver:
         where = f"after {about['epochs']} epochs" + (f" and {about['step']} steps" if about["step"] else "")
         self._say(f"{self.checkpoints.folder}: goes on {where}{f' ({told})' if told else ''}")
 
-    def _remove_unfinished(self) -> None:
-        """Remove what a process that was killed while writing left."""
+    def _opened(self) -> None:
+        """Lock the folder, and remove what a process that was killed while writing left."""
+        files.make_folder(self.checkpoints.folder)
+        self._lock.acquire()
         for part in self.checkpoints.folder.glob(".*.part"):
             part.unlink(missing_ok=True)
 
@@ -154,3 +165,7 @@ def as_interval(every: Any) -> tuple[int, float]:
             )
         return 0, every
     return require_positive_int("fit", "save_every", every), 0.0
+
+
+def _silent(line: str) -> None:
+    """Of several processes only the first speaks."""

@@ -7,6 +7,10 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+import jax
+
+from jaxnn.train.processes import require_no_handler
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -16,15 +20,34 @@ class StopSignals:
     Python runs handlers in the main thread only: entered in another one, it notes nothing. A signal that the process
     ignores stays ignored, and the handlers of before are back at the end.
 
+    Of several processes, whichever gets the signal first, all stop at the same step: JAX's own handler, which
+    `jax.distributed.initialize` installed, tells them.
+
     Attributes:
         name: "SIGTERM" or "SIGINT" once it came; "" before.
+
+    Raises:
+        ValueError: one of several processes has a handler of its own.
     """
 
     def __init__(self) -> None:
         self.name = ""
         self._before: dict[int, Any] = {}
+        self._looks = 0
+
+    def look(self) -> str:
+        """The name, after every piece of work, by every process."""
+        if jax.process_count() > 1 and not self.name:
+            from jax.experimental import multihost_utils
+
+            self._looks += 1  # the numbers of the steps at which JAX lets the processes meet
+            self.name = "SIGTERM" if multihost_utils.reached_preemption_sync_point(self._looks) else ""
+        return self.name
 
     def __enter__(self) -> Self:
+        if jax.process_count() > 1:
+            require_no_handler()
+            return self
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 if (handler := signal.getsignal(number)) is not signal.SIG_IGN:

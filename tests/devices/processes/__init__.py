@@ -1,0 +1,1 @@
+"""Programs for several processes: what `test_processes.py` starts."""
