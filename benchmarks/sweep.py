@@ -91,7 +91,7 @@ def digits() -> Size:
     )
 
 
-class Timed(runs._Program):
+class Timed(runs.Program):
     """The program of a sweep, with its compile time, run time and memory."""
 
     compile_s, need = 0.0, 0
@@ -280,7 +280,7 @@ def main() -> None:
         f"{found['device']}, {found['cores']} cores, {jax.local_device_count()} devices; {found['versions']}",
         flush=True,
     )
-    runs._Program = Timed
+    runs.Program = Timed
     path = Path(__file__).parent / "results" / f"sweep-{found['device'].lower().replace(' ', '-')}.json"
     kept = json.loads(path.read_text())["tables"] if path.exists() else {}
     for name, make in (("mnist", mnist), ("digits", digits), ("thousand", None)):

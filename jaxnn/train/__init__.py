@@ -45,6 +45,7 @@ from jaxnn.train.orbax import OrbaxCheckpoints
 from jaxnn.train.pieces import make_epoch, make_piece
 from jaxnn.train.prefetch import prefetch
 from jaxnn.train.runs import map_runs
+from jaxnn.train.signals import Stopped
 from jaxnn.train.sources import Position
 from jaxnn.train.statistics import Statistics, per_example_vg
 from jaxnn.train.step import TrainState, grad_norm, init, make_step
@@ -65,6 +66,7 @@ __all__ = [
     "PointKind",
     "Position",
     "Statistics",
+    "Stopped",
     "Sweep",
     "TrainState",
     "Trajectory",

@@ -38,17 +38,15 @@ from jaxnn.train.keys import epoch_key, run_keys
 from jaxnn.train.loss import default_value_and_grad
 from jaxnn.train.memo import memoized
 from jaxnn.train.meshes import as_split, put_on, require_divided
+from jaxnn.train.pace import SAVE_EVERY, SaveEvery
 from jaxnn.train.pieces import Epoch
 from jaxnn.train.progress import say
-from jaxnn.train.saving import Folder, Saved, SaveEvery, Saver
+from jaxnn.train.saving import Folder, Saved, Saver
 from jaxnn.train.signals import StopSignals
 from jaxnn.train.sources import source_of
 from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad, grad_norm, init
 from jaxnn.train.streams import StreamFeed
 from jaxnn.types import Array, Key, Loss, Params, PyTree
-
-SAVE_EVERY = 60.0
-"""Seconds between two checkpoints, unless the caller says otherwise."""
 
 MANY = 2**62
 """Steps of an epoch that only the end of its source ends."""
@@ -269,7 +267,7 @@ class Epochs(Iterator[Event]):
                 yield Event(record, self.ts)
                 if self._saver is not None and signals is not None:
                     last, name = self._at.epochs == self._run.count, signals.look()
-                    if name or last or self._saver.due(self._at.steps):
+                    if name or last or self._saver.pace.due(self._at.steps):
                         self._save(self._at, self.ts)
                     if name and not last:
                         self.stopped = name
@@ -286,7 +284,7 @@ class Epochs(Iterator[Event]):
         ended = False
         while not ended:
             left = MANY if run.feed.steps is None else run.feed.steps - at.step
-            count = left if saver is None else saver.length(at.steps, left)
+            count = left if saver is None else saver.pace.length(at.steps, left)
             began = time.perf_counter()
             ts, report = run.feed.run(ts, key, number, at.step, count)
             taken, ran = time.perf_counter() - began, len(report.get("loss", ()))
@@ -295,9 +293,9 @@ class Epochs(Iterator[Event]):
             report = joined([part for part in (at.report, report) if part])
             at = Position(at.epochs, at.step + ran, at.steps + ran, at.seconds + taken, report)
             if saver is not None and signals is not None and not ended:
-                saver.ran(count, taken)
+                saver.pace.ran(count, taken)
                 name = signals.look()
-                if name or saver.due(at.steps):
+                if name or saver.pace.due(at.steps):
                     self._save(at, ts)
                 if name:
                     self.stopped = name

@@ -14,10 +14,11 @@ from jaxnn.layers import Layer
 from jaxnn.optim import Transformation
 from jaxnn.train.arguments import require_rules
 from jaxnn.train.divergence import require_no_nan
-from jaxnn.train.epochs import SAVE_EVERY, Epochs
+from jaxnn.train.epochs import Epochs
 from jaxnn.train.epochs import epochs as train_epochs
+from jaxnn.train.pace import SAVE_EVERY, SaveEvery
 from jaxnn.train.progress import Progress
-from jaxnn.train.saving import Folder, SaveEvery
+from jaxnn.train.saving import Folder
 from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad
 from jaxnn.train.stopping import DivergedError, EarlyStopping, Stopping, monitored
 from jaxnn.types import Array, Key, Loss, Params, State

@@ -14,7 +14,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxnn.checks import as_arrays, as_numpy, count_of, require_leading_axis, require_positive_int
+from jaxnn.train.chunks import StagedProgram
+from jaxnn.train.pace import SAVE_EVERY, Pace, SaveEvery
 from jaxnn.train.progress import Bar
+from jaxnn.train.signals import Stopped, StopSignals
+from jaxnn.train.staged import Stages
 from jaxnn.train.stamp import stamp
 from jaxnn.train.store import Store
 from jaxnn.types import PyTree
@@ -88,7 +92,7 @@ def map_runs(
 
 
 def map_program(
-    run: Callable[..., PyTree],
+    run: Callable[..., PyTree] | Stages,
     inputs: PyTree,
     shared: tuple[PyTree, ...],
     *,
@@ -96,10 +100,14 @@ def map_program(
     memory: int | None = None,
     chunk: int | None = None,
     folder: str | Path | None = None,
+    save_every: SaveEvery = SAVE_EVERY,
     progress: bool | Callable[[int, int], None] = True,
     each: int = 1,
 ) -> PyTree:
-    """`map_runs`, with `jitted(run, number of devices)` in place of `jax.jit(mapped(run, number of devices))`."""
+    """`map_runs`, with `jitted(run, number of devices)` in place of `jax.jit(mapped(run, number of devices))`.
+
+    Of a run in stages the epochs that a chunk has done are saved every `save_every`, too.
+    """
     n, inputs = _checked(inputs)
     most = default_chunk() if chunk is None else require_positive_int("map_runs", "chunk", chunk)
     most = max(most // each, 1)
@@ -107,11 +115,12 @@ def map_program(
     devices = jax.local_devices()[: min(n, most)]
     size = min(_round_up(min(n, most), len(devices)), most // len(devices) * len(devices))
     budget = _memory_of(devices[0]) if memory is None else require_positive_int("map_runs", "memory", memory)
-    program = _Program(run, inputs, shared, devices, jitted(run, len(devices)))
+    program = Program(run, inputs, shared, devices, jitted, in_stages=folder is not None)
     with (
         program.mesh_of_its_own(),
         Bar(n * each, enabled=progress is True, text="runs") as bar,
         Store(folder, program, say=bar.say if progress else None) as store,
+        StopSignals() if folder is not None else contextlib.nullcontext() as signals,
     ):
         parts = store.load()
 
@@ -125,11 +134,14 @@ def map_program(
         report()
         while (start := _first_missing(parts, n)) < n:
             compiled, size = program.fitting(size, budget, len(devices))
-            if each > 1 and _bytes(compiled) > budget:
+            if each > 1 and program.bytes_of(compiled) > budget:
                 raise MemoryError(f"map_runs: {each} runs at once take more than {budget} bytes.")
             stop = min(start + size, _next_done(parts, start, n))
             try:
-                found = program.call(compiled, start, stop, size)
+                if isinstance(compiled, StagedProgram) and signals is not None:
+                    found = compiled.call(start, stop, store, Pace("sweep", save_every), signals)
+                else:
+                    found = program.call(compiled, start, stop, size)
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
                 size = _halved(size, len(devices), error)
                 if progress:
@@ -138,21 +150,26 @@ def map_program(
             parts[start, stop] = found
             store.save(start, stop, found)
             report()
+            if signals is not None and (name := signals.look()) and _first_missing(parts, n) < n:
+                raise Stopped(name, store.folder)
     ordered = [parts[key] for key in sorted(parts)]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *ordered)
 
 
-class _Program:
+class Program:
     """`run` over chunks of inputs, compiled once per chunk size."""
 
     def __init__(
-        self, run: Callable[..., PyTree], inputs: PyTree, shared: tuple[PyTree, ...], devices: Any, jitted: Any
-    ) -> None:
-        self.run, self.inputs = run, jax.tree.map(lambda leaf: _gathered(leaf, devices[0]), inputs)
+        self, run: Callable[..., PyTree] | Stages, inputs: PyTree, shared: tuple[PyTree, ...], devices: Any,
+        jitted: Callable[[Callable[..., PyTree], int], Any], *, in_stages: bool = False,
+    ) -> None:  # fmt: skip
+        self.run = run.whole if isinstance(run, Stages) else run
+        self._stages = run if isinstance(run, Stages) and in_stages else None
+        self.inputs = jax.tree.map(lambda leaf: _gathered(leaf, devices[0]), inputs)
         self.n = jax.tree.leaves(inputs)[0].shape[0]
         self.mesh = Mesh(np.asarray(devices), ("runs",))
         self.shared = self._put(as_arrays("map_runs", "shared", shared), PartitionSpec())
-        self._jit = jitted
+        self._jitted = jitted
         self._compiled: dict[int, Any] = {}
 
     def mesh_of_its_own(self) -> contextlib.AbstractContextManager[Any]:
@@ -162,7 +179,7 @@ class _Program:
     @functools.cached_property
     def _traced(self) -> Any:
         """The trace of a single run, the same for any chunk and any devices."""
-        inputs, shared = jax.eval_shape(lambda *given: given, self._take(0, 1, self.mesh.size), self.shared)
+        inputs, shared = jax.eval_shape(lambda *given: given, self.take(0, 1, self.mesh.size), self.shared)
         one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), inputs)
         # jit caches the trace of a function; the new lambda traces `run` with its globals as they are now.
         return jax.jit(lambda *given: self.run(*given)).trace(one, *shared)
@@ -180,22 +197,31 @@ class _Program:
         """The compiled program for `size` runs, or fewer (a multiple of `step`) to fit into `budget`; their number."""
         while True:
             if size not in self._compiled:
-                self._compiled[size] = self._jit.lower(self._take(0, size, size), *self.shared).compile()
-            need = _bytes(self._compiled[size])
+                self._compiled[size] = self._compile(size)
+            need = self.bytes_of(self._compiled[size])
             if need <= budget or size <= step:
                 return self._compiled[size], size
             size = max(min(size - step, int(size * budget / need)) // step * step, step)
 
+    def _compile(self, size: int) -> Any:
+        if self._stages is not None:
+            return StagedProgram(self._stages, self, size, self._jitted)
+        return self._jitted(self.run, self.mesh.size).lower(self.take(0, size, size), *self.shared).compile()
+
+    def bytes_of(self, compiled: Any) -> int:
+        """Memory of a compiled chunk per device; 0 where the platform does not report it."""
+        return _bytes(compiled.one if isinstance(compiled, StagedProgram) else compiled)
+
     def call(self, compiled: Any, start: int, stop: int, size: int) -> PyTree:
         """The outputs of runs start to stop - 1, on the host."""
-        found = compiled(self._take(start, stop, size), *self.shared)
+        found = compiled(self.take(start, stop, size), *self.shared)
         if any(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in jax.tree.leaves(found)):
             raise TypeError(
                 "map_runs: run must return arrays of numbers, got typed keys. Use jax.random.key_data(key)."
             )
         return jax.tree.map(lambda leaf: np.asarray(leaf)[: stop - start], jax.device_get(found))
 
-    def _take(self, start: int, stop: int, size: int) -> PyTree:
+    def take(self, start: int, stop: int, size: int) -> PyTree:
         """Inputs start to stop - 1, padded to `size` with the last of them."""
         rows = np.minimum(np.arange(start, start + size), min(stop, self.n) - 1)
         return self._put(jax.tree.map(lambda leaf: leaf[rows], self.inputs), PartitionSpec("runs"))

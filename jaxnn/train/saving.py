@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import math
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -14,24 +11,15 @@ import jax
 import numpy as np
 
 from jaxnn import files
-from jaxnn.checks import require_positive_int
 from jaxnn.train.checkpoints import Checkpoints, Store
 from jaxnn.train.identity import differences
 from jaxnn.train.lock import FolderLock
+from jaxnn.train.pace import Pace, SaveEvery
 from jaxnn.train.processes import agreed, by_first, is_first
 from jaxnn.train.step import TrainState
 
-SaveEvery: TypeAlias = int | float | datetime.timedelta
-"""A number of steps (an int), or a time: seconds (a float) or a timedelta."""
-
 Folder: TypeAlias = str | Path | Store
 """Where a run is saved: a folder of `.npz` checkpoints, or another store of checkpoints."""
-
-PIECE_SECONDS = 1.0
-"""How long the steps between two looks at the clock, and at signals, should take."""
-
-SLOW_STEP = 0.02
-"""Seconds of a step from which on single steps are run: their dispatch costs no more than a hundredth."""
 
 
 class Saved(NamedTuple):
@@ -52,20 +40,18 @@ class Saved(NamedTuple):
 
 
 class Saver:
-    """The folder of one run: its lock, its checkpoints, and when the next one is due."""
+    """The folder of one run: its lock, its checkpoints, and its `pace`, which tells when the next one is due."""
 
     def __init__(
         self, folder: Folder, every: SaveEvery, keep: int, identity: Mapping[str, str], say: Callable[[str], None]
     ) -> None:
         if not isinstance(folder, Store) and not str(folder).strip():
             raise ValueError("fit: folder must name a folder, got an empty string. Pass None to save nothing.")
-        self.steps, self.seconds = as_interval(every)
+        self.pace = Pace("fit", every, agreed)
         self.identity, self._say = dict(identity), say if is_first() else _silent
         self.checkpoints: Store = folder if isinstance(folder, Store) else Checkpoints(folder, keep=keep)
         self._lock = FolderLock(self.checkpoints.folder, say)
         by_first("lock the folder", self._opened)
-        self.saved_at = time.monotonic()
-        self._piece, self._timed = 1, set[int]()
 
     def restore(self, like: TrainState) -> Saved | None:
         """The newest checkpoint; None if there is none yet.
@@ -100,25 +86,6 @@ class Saver:
             self._tell_versions(whole, about)
         return Saved(TrainState(*tree["ts"]), jax.tree.map(np.asarray, tree["report"]), tree["best"], about)
 
-    def length(self, done: int, left: int) -> int:
-        """How many steps to run until the next look, of those left in the epoch, after `done` in all."""
-        if self.steps:
-            return min(self.steps - done % self.steps, left)
-        return min(agreed(self._piece), left)
-
-    def ran(self, count: int, seconds: float) -> None:
-        """Learn from a piece how many steps the next may have. The first of each length includes compilation."""
-        if count in self._timed and count == self._piece == 1 and (each := seconds / count) < SLOW_STEP:
-            goal = min(PIECE_SECONDS, self.seconds / 4) / max(each, 1e-6)
-            self._piece = 2 ** max(int(math.log2(max(goal, 1))), 0)
-        self._timed.add(count)
-
-    def due(self, done: int) -> bool:
-        """Whether it is time for a save, after `done` steps in all."""
-        if self.steps:
-            return done % self.steps == 0
-        return bool(agreed(time.monotonic() - self.saved_at >= self.seconds))
-
     def save(self, saved: Saved) -> None:
         """Write a checkpoint in the background."""
         about = saved.about | {
@@ -129,7 +96,7 @@ class Saver:
         }
         tree = {"ts": saved.ts, "report": saved.report, "best": saved.best}
         self.checkpoints.save(saved.about["steps"], tree, about)
-        self.saved_at = time.monotonic()
+        self.pace.saved()
 
     def close(self) -> None:
         """Wait for the last file, and unlock the folder."""
@@ -152,19 +119,6 @@ class Saver:
         self._lock.acquire()
         for part in self.checkpoints.folder.glob(".*.part"):
             part.unlink(missing_ok=True)
-
-
-def as_interval(every: Any) -> tuple[int, float]:
-    """(steps, seconds) of `save_every`, one of them 0; raises unless it is a positive number of steps or a time."""
-    if isinstance(every, datetime.timedelta):
-        every = every.total_seconds()
-    if isinstance(every, float):
-        if not (every > 0 and math.isfinite(every)):
-            raise ValueError(
-                f"fit: save_every must be > 0: steps (an int) or seconds (a float or a timedelta), got {every}."
-            )
-        return 0, every
-    return require_positive_int("fit", "save_every", every), 0.0
 
 
 def _silent(line: str) -> None:

@@ -14,6 +14,18 @@ from jaxnn.train.processes import require_no_handler
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal ended a sweep, after a save: called again with its folder, it goes on.
+
+    Attributes:
+        name: "SIGTERM" or "SIGINT".
+    """
+
+    def __init__(self, name: str, folder: Any) -> None:
+        super().__init__(f"{name}: what was done is saved in {folder}; the same call goes on")
+        self.name = name
+
+
 class StopSignals:
     """A context in which the first SIGTERM or SIGINT is noted in `name`, and a second SIGINT interrupts at once.
 

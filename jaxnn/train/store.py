@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from jaxnn.files import make_folder, write_bytes
+from jaxnn.train import checkpoints
 from jaxnn.train.lock import FolderLock
 from jaxnn.types import PyTree
 
@@ -99,6 +100,38 @@ class Store:
         np.savez(archive, about=json.dumps(about), **leaves)
         content = archive.getvalue()
         write_bytes(path, content + _checksum(content))
+        self._unfinished(start, stop).unlink(missing_ok=True)
+
+    def save_unfinished(self, start: int, stop: int, size: int, done: int, carry: PyTree, reports: PyTree) -> None:
+        """Write the state of a chunk after some of its epochs, in place of an earlier one."""
+        if self.folder is not None:
+            about = {"program": self.stamp, "size": size, "done": done}
+            checkpoints.write(self._unfinished(start, stop), {"carry": carry, "reports": reports}, about)
+
+    def unfinished(
+        self, start: int, stop: int, size: int, carry: PyTree, reports: Callable[[], PyTree]
+    ) -> tuple[int, PyTree, PyTree] | None:
+        """(epochs done, carry, reports so far) of a chunk that was stopped; None if there is none of this size.
+
+        `carry` and `reports()`, shapes of one epoch, say what to expect.
+
+        Raises:
+            ValueError: the file is damaged, or of another program.
+        """
+        if self.folder is None or not (path := self._unfinished(start, stop)).is_file():
+            return None
+        about = checkpoints.read_about(path)["about"]
+        if about["program"] != self.stamp:
+            raise ValueError(f"the folder {path.parent} {ANOTHER}")
+        if about["size"] != size:
+            return None
+        done = int(about["done"])
+        shapes = jax.tree.map(lambda leaf: np.zeros((*leaf.shape[:-1], done), leaf.dtype), reports())
+        found, _ = checkpoints.read(path, {"carry": carry, "reports": shapes})
+        return done, found["carry"], found["reports"]
+
+    def _unfinished(self, start: int, stop: int) -> Path:
+        return Path(self.folder or ".") / f"unfinished-{start:08d}-{stop:08d}.npz"
 
     def _read(self, path: Path) -> PyTree:
         """The outputs in a file written by `save`."""

@@ -6,18 +6,16 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn import tree
 from jaxnn.checks import as_numpy, count_of, require_leading_axis, require_positive_int
 from jaxnn.data import Partial
 from jaxnn.layers import Layer
-from jaxnn.optim import Transformation
-from jaxnn.optim.spec import Structure, build, spec
+from jaxnn.optim.spec import Structure, spec
 from jaxnn.train.arguments import (
     as_pair,
     as_training,
@@ -27,22 +25,16 @@ from jaxnn.train.arguments import (
     require_optimizer,
     require_targets,
 )
-from jaxnn.train.batches import concrete, example_of, one_of
-from jaxnn.train.evaluate import make_evaluate
-from jaxnn.train.keys import run_keys
+from jaxnn.train.batches import concrete, one_of
 from jaxnn.train.loss import default_value_and_grad
 from jaxnn.train.memo import memoized
-from jaxnn.train.pieces import scan_epoch
+from jaxnn.train.pace import SAVE_EVERY, SaveEvery
 from jaxnn.train.runs import map_program, mapped
-from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad, init
+from jaxnn.train.staged import Staged, alike, alone
+from jaxnn.train.step import Augment, Measure, ValueAndGrad
+from jaxnn.train.sweep_runs import MakeOptimizer, Probe, run_of
 from jaxnn.train.tables import save_table
 from jaxnn.types import Array, Key, Loss, Params, PyTree
-
-MakeOptimizer: TypeAlias = Callable[[Any], Transformation]
-"""setting -> optimizer; the numbers of the setting are traced."""
-
-Probe: TypeAlias = Callable[[TrainState, Any, Any], dict[str, Array]]
-"""(state after an epoch, training inputs, training targets) -> named scalars."""
 
 ALIKE = 16
 """The largest number of settings that are trained side by side on the same minibatches."""
@@ -129,6 +121,7 @@ def sweep(
     memory: int | None = None,
     chunk: int | None = None,
     folder: str | Path | None = None,
+    save_every: SaveEvery = SAVE_EVERY,
     progress: bool | Callable[[int, int], None] = True,
 ) -> Sweep:
     """Train a network once per setting, seed and data order: `vmap` over whole runs, one compiled program.
@@ -152,6 +145,8 @@ def sweep(
             the `Draws` and ().
         memory, chunk, folder, progress: as for `map_runs`: N = S R O runs need not fit into memory at once, and an
             interrupted sweep resumes from its folder if called with the same chunk on as many devices.
+        save_every: with a folder, epochs (an int) or the time (seconds as a float, or a timedelta) between two saves
+            inside a chunk: a kill costs at most that much, or one epoch of a chunk.
 
     Returns:
         Sweep, its runs ordered by setting, seed, order, the last varying fastest.
@@ -191,11 +186,11 @@ def sweep(
     vg = value_and_grad or default_value_and_grad(net, loss, regularizer)
     measured = tuple((metrics or {}).items())
     # A function of the user's is called anew in each sweep: what it reads may have changed since the last.
-    run_of = _run_of if isinstance(made_by, Structure) else _run_of.__wrapped__  # type: ignore[attr-defined]
-    run = run_of(net, loss, made_by, vg, measured, epochs, batch_size, partial, augment, measure, probe)
+    make = run_of if isinstance(made_by, Structure) else run_of.__wrapped__  # type: ignore[attr-defined]
+    run = make(net, loss, made_by, vg, measured, epochs, batch_size, partial, augment, measure, probe)
     curves, final, diverged = _map_alike(
         run, (given, *inputs[1:]), int(index["setting"][-1]) + 1, (x, y, held_out, last),
-        memory=memory, chunk=chunk, folder=folder, progress=progress,
+        memory=memory, chunk=chunk, folder=folder, save_every=save_every, progress=progress,
     )  # fmt: skip
     chosen = jax.tree.map(np.asarray, inputs[0])
     return Sweep(chosen, index, curves, final, diverged)
@@ -228,82 +223,20 @@ def _optimizers(
 
 
 @memoized
-def _run_of(
-    net: Layer,
-    loss: Loss,
-    made_by: Structure | MakeOptimizer,
-    vg: ValueAndGrad,
-    metrics: tuple[tuple[str, Loss], ...],
-    epochs: int,
-    batch_size: int,
-    partial: Partial,
-    augment: Augment | None,
-    measure: Measure | None,
-    probe: Probe | None,
-) -> Callable[..., PyTree]:
-    """One run of a sweep, of (setting or numbers, key, order) and the data."""
-    evaluate = make_evaluate(net, {"loss": loss, **dict(metrics)})
-
-    def run(given: tuple[Any, Key, Key], x: PyTree, y: PyTree, held_out: Any, last: Any) -> tuple[Any, Any, Array]:
-        setting, key, order = given
-        opt = build(made_by, setting) if isinstance(made_by, Structure) else made_by(setting)
-        require_optimizer("sweep", opt, "what make_optimizer returns")
-        epoch = scan_epoch(vg, opt, batch_size=batch_size, partial=partial, augment=augment, measure=measure)
-        init_key, _ = run_keys(key)
-        _, epochs_key = run_keys(order)
-
-        def body(carry: tuple[TrainState, Array], e: Array) -> tuple[tuple[TrainState, Array], dict[str, Array]]:
-            ts, diverged = carry
-            new, report = epoch(ts, x, y, jax.random.fold_in(epochs_key, e))
-            values = {} if held_out is None else evaluate(new.params, new.state, *held_out)
-            fine = jnp.isfinite(report["loss"]).all() & tree.all_finite(jax.tree.leaves((new.params, new.state)))
-            for value in values.values():
-                fine &= ~jnp.isnan(value)
-            diverged = jnp.where((diverged == 0) & ~fine, e, diverged)
-            ts = jax.tree.map(lambda after, before: jnp.where(diverged == 0, after, before), new, ts)
-            record = _epoch_means(report) | {f"validation_{name}": value for name, value in values.items()}
-            if probe is not None:
-                record |= _probed(probe(ts, x, y), record)
-            return (ts, diverged), _unless(diverged, record)
-
-        start = init(net, opt, init_key, example_of(x, batch_size))
-        (ts, diverged), curves = jax.lax.scan(body, (start, jnp.int32(0)), jnp.arange(1, epochs + 1, dtype=jnp.int32))
-        found = {} if last is None else evaluate(ts.params, ts.state, *last)
-        return curves, _unless(diverged, {f"test_{name}": v for name, v in found.items()}), diverged
-
-    return run
-
-
-@memoized
-def _alike(run: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """Runs side by side that differ in their settings alone."""
-
-    def run_alike(given: tuple[Any, Key, Key], *shared: PyTree) -> PyTree:
-        setting, key, order = given
-        return jax.vmap(lambda one: run((one, key, order), *shared))(setting)
-
-    return run_alike
-
-
-@memoized
 def _jitted(run: Callable[..., PyTree], devices: int) -> Any:
     return jax.jit(mapped(run, devices))
 
 
 def _map_alike(
-    run: Callable[..., PyTree], inputs: tuple[PyTree, Key, Key], settings: int, shared: tuple[PyTree, ...], *,
-    chunk: int | None, **how: Any,
+    run: Staged, inputs: tuple[PyTree, Key, Key], settings: int, shared: tuple[PyTree, ...], *, chunk: int | None,
+    **how: Any,
 ) -> PyTree:  # fmt: skip
-    """`map_runs`, with runs that differ only in the setting side by side.
-
-    Their minibatches are the same: `vmap` over the setting alone permutes and gathers them once, and the first layers
-    of all these networks become one matrix product.
-    """
+    """`map_runs`, with runs that differ only in the setting side by side."""
     # Every device needs at least one group.
     most = max(min(ALIKE, chunk or ALIKE, len(inputs[1]) // jax.local_device_count()), 1)
     together = max(count for count in range(1, most + 1) if settings % count == 0)
     if together == 1:
-        return map_program(run, inputs, shared, jitted=_jitted, chunk=chunk, **how)
+        return map_program(alone(run), inputs, shared, jitted=_jitted, chunk=chunk, **how)
     chosen, seeds, orders = inputs
     n = len(seeds)
     # Run n = (setting, seed, order), the setting slowest; rows: (settings / together) * (seeds * orders) x together.
@@ -311,9 +244,9 @@ def _map_alike(
     grouped = (jax.tree.map(lambda leaf: leaf[rows], chosen), seeds[rows[:, 0]], orders[rows[:, 0]])
 
     try:
-        found = map_program(_alike(run), grouped, shared, jitted=_jitted, chunk=chunk, each=together, **how)
+        found = map_program(alike(run), grouped, shared, jitted=_jitted, chunk=chunk, each=together, **how)
     except MemoryError:  # a group side by side does not fit into memory; its runs one by one may
-        return map_program(run, inputs, shared, jitted=_jitted, chunk=chunk, **how)
+        return map_program(alone(run), inputs, shared, jitted=_jitted, chunk=chunk, **how)
     place = np.argsort(rows.reshape(-1))  # the inverse permutation: back to the order of the runs
     return jax.tree.map(lambda leaf: leaf.reshape(n, *leaf.shape[2:])[place], found)
 
@@ -341,34 +274,6 @@ def _grid(settings: PyTree, keys: Key, orders: Key | None) -> tuple[dict[str, np
     chosen = jax.tree.map(lambda leaf: leaf[index["setting"]], settings)
     seeds = keys[index["seed"]]
     return index, (chosen, seeds, seeds if orders is None else orders[index["order"]])
-
-
-def _epoch_means(report: dict[str, Array]) -> dict[str, Array]:
-    """Means over the steps of an epoch, each step weighted by its number of examples."""
-    examples = report["examples"]
-
-    def mean(values: Array) -> Array:
-        weights = examples.astype(values.dtype)
-        return jnp.sum(jnp.where(examples > 0, values * weights, 0)) / jnp.sum(weights)
-
-    return {name: mean(values) for name, values in report.items() if name != "examples"}
-
-
-def _probed(found: Any, known: Mapping[str, Array]) -> dict[str, Array]:
-    """The scalars of a probe; raises unless their names differ from those of the other curves."""
-    if not isinstance(found, Mapping) or any(jnp.shape(value) for value in found.values()):
-        raise ValueError(
-            f"sweep: probe must return a dict of scalars, got {jax.tree.map(jnp.shape, found)}. Return means, or one "
-            "name per entry."
-        )
-    if taken := sorted(set(found) & set(known)):
-        raise ValueError(f"sweep: probe returns {', '.join(taken)}, already the name of a curve. Rename it.")
-    return dict(found)
-
-
-def _unless(diverged: Array, record: dict[str, Array]) -> dict[str, Array]:
-    """Metrics of a run, NaN if it has diverged."""
-    return {name: jnp.where(diverged == 0, value, jnp.nan) for name, value in record.items()}
 
 
 def _require_targets(net: Layer, loss: Loss, key: Key, parts: Mapping[str, tuple[PyTree, PyTree] | None]) -> None:

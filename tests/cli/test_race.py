@@ -37,7 +37,7 @@ def test_a_race_writes_its_report_and_prints_its_table(tmp_path: Path, capsys: A
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
     tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    call, calls = train.runs._Program.call, []
+    call, calls = train.runs.Program.call, []
 
     def stop_at_the_third(self: Any, *given: Any) -> Any:
         calls.append(1)
@@ -45,7 +45,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
             raise KeyboardInterrupt
         return call(self, *given)
 
-    monkeypatch.setattr(train.runs._Program, "call", stop_at_the_third)
+    monkeypatch.setattr(train.runs.Program, "call", stop_at_the_third)
     words = [*QUICK, "--optimizers", "sgd,adam", "--out", str(tmp_path)]
     assert main(words) == 130
     said = capsys.readouterr().err.splitlines()[-1]

@@ -104,9 +104,9 @@ def test_a_race_that_is_stopped_keeps_what_is_done_and_goes_on(tmp_path: Path, m
         race("sgd,adam", bowl(), **QUICK, folder=tmp_path, on_result=stop)
     assert [r.optimizer for r in so_far[0].results] == ["sgd"]
     ran: list[int] = []
-    call = train.runs._Program.call
+    call = train.runs.Program.call
     monkeypatch.setattr(
-        train.runs._Program,
+        train.runs.Program,
         "call",
         lambda self, c, start, stop, size: ran.append(stop - start) or call(self, c, start, stop, size),
     )

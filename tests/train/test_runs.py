@@ -27,6 +27,10 @@ def run(given: dict[str, Any], x: Any) -> dict[str, Any]:
     return {"sum": jnp.sum(jnp.sin(given["rate"] * x)), "noise": noise + given["rate"], "count": jnp.int32(3)}
 
 
+def jitted(function: Any, devices: int) -> Any:
+    return jax.jit(runs.mapped(function, devices))
+
+
 def inputs(n: int = 10) -> dict[str, Any]:
     return {"rate": RATES[:n], "key": KEYS if n == 10 else KEYS[:n]}
 
@@ -64,7 +68,7 @@ def test_chunks_of_any_size_give_the_runs_one_by_one(n: int, chunk: int) -> None
 
 def test_several_devices_share_the_runs() -> None:
     devices = jax.local_devices()
-    program = runs._Program(run, inputs(), (DATA,), devices, jax.jit(runs.mapped(run, len(devices))))
+    program = runs.Program(run, inputs(), (DATA,), devices, jitted)
     compiled, size = program.fitting(len(devices), 10**9, len(devices))
     assert_equal(program.call(compiled, 0, len(devices), size), {k: v[: len(devices)] for k, v in one_by_one().items()})
 
@@ -90,7 +94,7 @@ def test_a_chunk_takes_as_many_runs_as_the_memory_holds() -> None:
         return jnp.sort(jnp.sin(rate * x))[:3]  # about 400 kB of temporaries for each run
 
     x, sizes = np.ones(100_000, np.float32), []
-    program = runs._Program(large, RATES, (x,), jax.local_devices()[:1], jax.jit(runs.mapped(large, 1)))
+    program = runs.Program(large, RATES, (x,), jax.local_devices()[:1], jitted)
     for budget in (10**9, 2_500_000, 1):
         compiled, size = program.fitting(8, budget, 1)
         sizes.append(size)
@@ -101,7 +105,7 @@ def test_a_chunk_takes_as_many_runs_as_the_memory_holds() -> None:
 @pytest.mark.slow
 def test_what_is_in_the_folder_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, int]] = []
-    real = runs._Program.call
+    real = runs.Program.call
 
     def counted(self: Any, compiled: Any, start: int, stop: int, size: int) -> Any:
         calls.append((start, stop))
@@ -109,7 +113,7 @@ def test_what_is_in_the_folder_is_not_computed_again(tmp_path: Path, monkeypatch
             raise KeyboardInterrupt
         return real(self, compiled, start, stop, size)
 
-    monkeypatch.setattr(runs._Program, "call", counted)
+    monkeypatch.setattr(runs.Program, "call", counted)
     with pytest.raises(KeyboardInterrupt):
         map_runs(run, inputs(), (DATA,), chunk=3, folder=tmp_path, progress=False)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["runs-00000000-00000003.npz", "runs-00000003-00000006.npz"]
@@ -165,14 +169,14 @@ def test_a_damaged_file_is_named(finished: Path, tmp_path: Path) -> None:
 
 
 def test_where_memory_ends_the_chunk_is_halved_and_said_to_be(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    real = runs._Program.call
+    real = runs.Program.call
 
     def short_of_memory(self: Any, compiled: Any, start: int, stop: int, size: int) -> Any:
         if size > 2:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes")
         return real(self, compiled, start, stop, size)
 
-    monkeypatch.setattr(runs._Program, "call", short_of_memory)
+    monkeypatch.setattr(runs.Program, "call", short_of_memory)
     found = map_runs(run, inputs(), (DATA,), chunk=10)
     assert_equal(found, one_by_one())
     said = capsys.readouterr().err
@@ -185,7 +189,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch: pytest.Mon
     def broken(self: Any, *_: Any) -> Any:
         raise jax.errors.JaxRuntimeError("INTERNAL: broken")
 
-    monkeypatch.setattr(runs._Program, "call", broken)
+    monkeypatch.setattr(runs.Program, "call", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
         map_runs(run, inputs(), (DATA,), progress=False)
 
@@ -194,7 +198,7 @@ def test_a_single_run_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPa
     def full(self: Any, *_: Any) -> Any:
         raise MemoryError("full")
 
-    monkeypatch.setattr(runs._Program, "call", full)
+    monkeypatch.setattr(runs.Program, "call", full)
     with pytest.raises(MemoryError, match="not even one run on each of 1 devices fits"):
         map_runs(run, inputs(), (DATA,), progress=False)
 
