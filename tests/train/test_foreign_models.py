@@ -471,3 +471,18 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "flax.linen", None)
     with pytest.raises(ImportError, match=r"from_flax: needs flax. Install it: pip install flax"):
         train.from_flax(3)
+
+
+def test_variables_that_nnx_writes_in_evaluation_stay_as_they_are() -> None:
+    class Counted(nnx.Module):
+        def __init__(self, rngs: Any) -> None:
+            self.calls = nnx.Variable(jnp.zeros(()))
+
+        def __call__(self, x: Any) -> Any:
+            self.calls[...] += 1
+            return x * self.calls[...]
+
+    net = train.from_flax(Counted)
+    _, state = net.init(KEY, (D,))
+    x = np.ones((2, D), np.float32)
+    assert [float(net.apply({}, state, x, train=mode)[1]["calls"]) for mode in (True, False)] == [1, 0]
