@@ -26,6 +26,7 @@ params = optim.apply_updates(params, updates)
 | `add_decayed_weights`, `scale_by_learning_rate`, `scale_by_schedule`, `trace`, `ema`, `scale_by_...` | rule parts |
 | `accumulate`, `MultiSteps`, `lookahead`, `average_params`, `periodic_update` | over several steps |
 | `master_weights`, `kahan`, `stochastic_rounding`, `quantized_state` | half-precision weights, 8-bit states |
+| `dynamic_loss_scale` | float16 gradients: a scaled loss, overflows skipped |
 | `inject_hyperparams`, `get_hyperparams`, `with_hyperparams`, `named_state`, `monitor`, `snapshot` | monitoring |
 | `spec`, `build`, `describe` | what an optimizer is, from outside: its structure and its numbers |
 
@@ -65,9 +66,9 @@ What every factory shares:
 
 Not among optax's public names: `nesterov_lookahead`, `adagrad_as_published`, `shampoo`, `soap`, `scale_by_shampoo`,
 `scale_by_soap`, `scale_by_sophia`, `muon_with_roles`, `orthogonalize_via_newton_schulz`, `accumulate`,
-`average_params`, `averaged_params`, `master_weights`, `kahan`, `stochastic_rounding`, `quantized_state`, `quantize`,
-`dequantize`, `named_state`, `get_hyperparams`, `with_hyperparams`, `sqrt_batch_size_rule`, `spec`, `build` and
-`describe`.
+`average_params`, `averaged_params`, `dynamic_loss_scale`, `master_weights`, `kahan`, `stochastic_rounding`,
+`quantized_state`, `quantize`, `dequantize`, `named_state`, `get_hyperparams`, `with_hyperparams`,
+`sqrt_batch_size_rule`, `spec`, `build` and `describe`.
 """
 
 from typing import TYPE_CHECKING
@@ -116,6 +117,7 @@ from jaxnn.optim.moments import (
     update_moment_per_elem_norm,
 )
 from jaxnn.optim.nnls import nnls
+from jaxnn.optim.precision.loss_scale import LossScaleState, dynamic_loss_scale
 from jaxnn.optim.precision.precision import (
     KahanState,
     MasterWeightsState,
@@ -326,9 +328,9 @@ __all__ = [
     "DifferentiallyPrivateAggregateState", "DistanceOverGradientsState", "DoGState", "DoWGState", "EmaState",
     "EmptyState", "FactoredState", "GaLoreDimensionNumbers", "GaLoreState", "GradientTransformation",
     "GradientTransformationExtraArgs", "HutchinsonState", "InjectHyperparamsState", "InjectStatefulHyperparamsState",
-    "KahanState", "LionState", "LookaheadParams", "LookaheadState", "MadgradState", "MaskOrFn", "MaskedNode",
-    "MaskedState", "MasterWeightsState", "MechanicState", "MomoAdamState", "MomoState", "MonitorState", "MultiSteps",
-    "MultiStepsState", "MuonDimensionNumbers", "MuonState", "NormalizeState", "NovogradState", "OptState",
+    "KahanState", "LionState", "LookaheadParams", "LookaheadState", "LossScaleState", "MadgradState", "MaskOrFn",
+    "MaskedNode", "MaskedState", "MasterWeightsState", "MechanicState", "MomoAdamState", "MomoState", "MonitorState",
+    "MultiSteps", "MultiStepsState", "MuonDimensionNumbers", "MuonState", "NormalizeState", "NovogradState", "OptState",
     "OptimisticAdamState", "OptimisticGradientState", "Optimizer", "Params", "PartitionState", "ProdigyState",
     "QuantizedState", "RMSpropState", "ReduceLROnPlateauState", "RpropState", "SAMState", "SM3State",
     "ScalarOrSchedule", "ScaleByBacktrackingLinesearchState", "ScaleByLBFGSState", "ScaleByZoomLinesearchState",
@@ -342,28 +344,29 @@ __all__ = [
     "averaged_params", "bias_correction", "build", "centralize", "chain", "clip", "clip_by_block_rms",
     "clip_by_global_norm", "cocob", "conditionally_mask", "conditionally_transform", "constant_schedule",
     "cosine_decay_schedule", "cosine_onecycle_schedule", "dadapt_adamw", "dequantize", "describe",
-    "differentially_private_aggregate", "dog", "dowg", "dpsgd", "ema", "exponential_decay", "flatten", "freeze",
-    "fromage", "galore", "get_hyperparams", "global_norm", "hutchinson_estimator_diag_hessian", "identity",
-    "incremental_update", "init_empty_state", "inject_hyperparams", "inject_stateful_hyperparams", "join_schedules",
-    "kahan", "keep_params_nonnegative", "lamb", "lars", "lbfgs", "linear_onecycle_schedule", "linear_schedule", "lion",
-    "lookahead", "madgrad", "masked", "master_weights", "matrix_inverse_pth_root", "measure_with_ema", "mechanize",
-    "microbatch", "momo", "momo_adam", "monitor", "multi_transform", "muon", "muon_with_roles", "nadam", "nadamw",
-    "named_chain", "named_state", "nesterov_lookahead", "nnls", "noisy_sgd", "normalize", "normalize_by_update_norm",
-    "novograd", "optimistic_adam", "optimistic_adam_v2", "optimistic_gradient_descent",
-    "orthogonalize_via_newton_schulz", "partition", "per_example_global_norm_clip", "per_example_layer_norm_clip",
-    "periodic_update", "piecewise_constant_schedule", "piecewise_interpolate_schedule", "polyak_sgd",
-    "polynomial_schedule", "power_iteration", "prodigy", "quantize", "quantized_state", "radam", "reduce_on_plateau",
-    "rmsprop", "rprop", "safe_increment", "safe_int32_increment", "safe_norm", "safe_root_mean_squares", "sam", "scale",
-    "scale_by_acprop", "scale_by_adadelta", "scale_by_adam", "scale_by_adamax", "scale_by_adan", "scale_by_ademamix",
-    "scale_by_adopt", "scale_by_amsgrad", "scale_by_backtracking_linesearch", "scale_by_belief", "scale_by_cocob",
-    "scale_by_distance_over_gradients", "scale_by_factored_rms", "scale_by_galore", "scale_by_lbfgs",
-    "scale_by_learning_rate", "scale_by_lion", "scale_by_madgrad", "scale_by_muon", "scale_by_novograd",
-    "scale_by_optimistic_gradient", "scale_by_param_block_norm", "scale_by_param_block_rms", "scale_by_polyak",
-    "scale_by_radam", "scale_by_rms", "scale_by_rprop", "scale_by_rss", "scale_by_schedule", "scale_by_shampoo",
-    "scale_by_sign", "scale_by_simplified_ademamix", "scale_by_sm3", "scale_by_soap", "scale_by_sophia",
-    "scale_by_stddev", "scale_by_trust_ratio", "scale_by_yogi", "scale_by_zoom_linesearch", "scale_gradient",
-    "schedule_free", "schedule_free_adamw", "schedule_free_eval_params", "schedule_free_sgd", "selective_transform",
-    "set_to_zero", "sgd", "sgdr_schedule", "shampoo", "sign_sgd", "signum", "simplified_ademamix", "skip_large_updates",
+    "differentially_private_aggregate", "dog", "dowg", "dpsgd", "dynamic_loss_scale", "ema", "exponential_decay",
+    "flatten", "freeze", "fromage", "galore", "get_hyperparams", "global_norm", "hutchinson_estimator_diag_hessian",
+    "identity", "incremental_update", "init_empty_state", "inject_hyperparams", "inject_stateful_hyperparams",
+    "join_schedules", "kahan", "keep_params_nonnegative", "lamb", "lars", "lbfgs", "linear_onecycle_schedule",
+    "linear_schedule", "lion", "lookahead", "madgrad", "masked", "master_weights", "matrix_inverse_pth_root",
+    "measure_with_ema", "mechanize", "microbatch", "momo", "momo_adam", "monitor", "multi_transform", "muon",
+    "muon_with_roles", "nadam", "nadamw", "named_chain", "named_state", "nesterov_lookahead", "nnls", "noisy_sgd",
+    "normalize", "normalize_by_update_norm", "novograd", "optimistic_adam", "optimistic_adam_v2",
+    "optimistic_gradient_descent", "orthogonalize_via_newton_schulz", "partition", "per_example_global_norm_clip",
+    "per_example_layer_norm_clip", "periodic_update", "piecewise_constant_schedule", "piecewise_interpolate_schedule",
+    "polyak_sgd", "polynomial_schedule", "power_iteration", "prodigy", "quantize", "quantized_state", "radam",
+    "reduce_on_plateau", "rmsprop", "rprop", "safe_increment", "safe_int32_increment", "safe_norm",
+    "safe_root_mean_squares", "sam", "scale", "scale_by_acprop", "scale_by_adadelta", "scale_by_adam",
+    "scale_by_adamax", "scale_by_adan", "scale_by_ademamix", "scale_by_adopt", "scale_by_amsgrad",
+    "scale_by_backtracking_linesearch", "scale_by_belief", "scale_by_cocob", "scale_by_distance_over_gradients",
+    "scale_by_factored_rms", "scale_by_galore", "scale_by_lbfgs", "scale_by_learning_rate", "scale_by_lion",
+    "scale_by_madgrad", "scale_by_muon", "scale_by_novograd", "scale_by_optimistic_gradient",
+    "scale_by_param_block_norm", "scale_by_param_block_rms", "scale_by_polyak", "scale_by_radam", "scale_by_rms",
+    "scale_by_rprop", "scale_by_rss", "scale_by_schedule", "scale_by_shampoo", "scale_by_sign",
+    "scale_by_simplified_ademamix", "scale_by_sm3", "scale_by_soap", "scale_by_sophia", "scale_by_stddev",
+    "scale_by_trust_ratio", "scale_by_yogi", "scale_by_zoom_linesearch", "scale_gradient", "schedule_free",
+    "schedule_free_adamw", "schedule_free_eval_params", "schedule_free_sgd", "selective_transform", "set_to_zero",
+    "sgd", "sgdr_schedule", "shampoo", "sign_sgd", "signum", "simplified_ademamix", "skip_large_updates",
     "skip_not_finite", "sm3", "snapshot", "soap", "sophia", "spec", "split_real_and_imaginary", "sqrt_batch_size_rule",
     "stateless", "stateless_with_tree_map", "stochastic_rounding", "trace", "tree_map_params", "update_infinity_moment",
     "update_moment", "update_moment_per_elem_norm", "value_and_grad_from_state", "warmup_constant_schedule",

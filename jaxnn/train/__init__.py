@@ -4,6 +4,7 @@
 |---|---|
 | `mean_loss` | the scalar training loss of a network, ready for `jax.value_and_grad(..., has_aux=True)` |
 | `per_example_vg` (`Statistics`) | this loss and its gradient with statistics of per-example gradients, in one pass |
+| `precision` | the same with the network in bfloat16 or float16 |
 | `from_flax`, `from_equinox` | the `Layer` of a model of these libraries, for all of the above and below |
 | `init` | the `TrainState` at the start |
 | `make_step` | one compiled optimizer step on one batch |
@@ -39,6 +40,7 @@ from jaxnn.train.flax_layers import from_flax
 from jaxnn.train.kinds import PointKind, kind_of_point
 from jaxnn.train.lock import FolderInUseError
 from jaxnn.train.loss import mean_loss
+from jaxnn.train.precision import precision
 from jaxnn.train.runs import map_runs
 from jaxnn.train.statistics import Statistics, per_example_vg
 from jaxnn.train.step import TrainState, grad_norm, init, make_epoch, make_step
@@ -81,6 +83,7 @@ __all__ = [
     "minmax",
     "nearest",
     "per_example_vg",
+    "precision",
     "sweep",
     "trajectory",
 ]

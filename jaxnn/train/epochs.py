@@ -31,6 +31,7 @@ from jaxnn.train.divergence import cause, require_finite, require_no_nan
 from jaxnn.train.evaluate import make_evaluate
 from jaxnn.train.loss import default_value_and_grad
 from jaxnn.train.memo import memoized
+from jaxnn.train.precision import without_skipped
 from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad, init, make_epoch, replayed
 from jaxnn.types import Array, Key, Loss, Params, PyTree
 
@@ -111,7 +112,7 @@ def epochs(
             began = time.perf_counter()
             epoch_key = jax.random.fold_in(epochs_key, epoch)
             ts, report = epoch_fn(copy, x, y, epoch_key)
-            reported = jax.device_get(report)
+            reported = without_skipped(jax.device_get(report))
             seconds = time.perf_counter() - began
             why = functools.partial(cause, net, loss, replay, before, x, y, epoch_key)
             require_finite(reported["loss"], ts, epoch, before, why)

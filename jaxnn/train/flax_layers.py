@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from jaxnn.checks import require_key
 from jaxnn.layers import Layer
-from jaxnn.train.foreign import FLAX, arguments_of, in_dtypes_of, mode, package
+from jaxnn.optim.base import dtypes_of
+from jaxnn.train.foreign import FLAX, arguments_of, mode, package
 from jaxnn.train.nnx_layers import from_nnx
 from jaxnn.types import Array, Key, Params, State
 
@@ -121,6 +122,6 @@ def _from_linen(module: Any, call: Call | None, rngs: tuple[str, ...]) -> Layer:
                 "Values that are sown grow at every call: sow them into the collection 'intermediates', or not in "
                 "training."
             )
-        return y, in_dtypes_of(new, state)
+        return y, dtypes_of(new, state)  # flax's statistics take the dtypes of inputs in float64
 
     return Layer(init, apply, FLAX, MappingProxyType({"form": name}))

@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxnn.backprop.rule import AUTOMATIC, register
 from jaxnn.layers import Kind, Layer
@@ -48,15 +47,6 @@ def arguments_of(where: str, call: Callable[..., Any], given: Sequence[str], rem
 def mode(names: Sequence[str], train: bool) -> dict[str, bool]:
     """The arguments among these names that say the mode."""
     return {name: MODES[name] is train for name in names if name in MODES}
-
-
-def in_dtypes_of(state: PyTree, like: PyTree) -> PyTree:
-    """A new state in the floating dtypes of the old: flax's statistics of float64 or bfloat16 inputs change theirs."""
-
-    def cast(new: Array, old: Array) -> Array:
-        return new.astype(old.dtype) if jnp.issubdtype(old.dtype, jnp.floating) else new
-
-    return jax.tree.map(cast, state, like)
 
 
 def _uses(layer: Layer, params: Params, cache: Any, dy: Array) -> PyTree:

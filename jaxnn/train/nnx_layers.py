@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from jaxnn.checks import require_key
 from jaxnn.layers import Layer
-from jaxnn.train.foreign import NNX, arguments_of, in_dtypes_of, mode
+from jaxnn.optim.base import dtypes_of
+from jaxnn.train.foreign import NNX, arguments_of, mode
 from jaxnn.types import Array, Key, Params, PyTree, State
 
 
@@ -60,7 +61,7 @@ def from_nnx(nnx: Any, module: Any, call: Callable[[Any, Array, bool], Array] | 
         y = call(net, x, train) if call else net(x, **mode(named, train))
         if not (train and state):
             return y, state
-        return y, in_dtypes_of(_only(state, nnx.to_pure_dict(parted(net)[3])), state)
+        return y, dtypes_of(_only(state, nnx.to_pure_dict(parted(net)[3])), state)  # as those of linen
 
     return Layer(init, apply, NNX, MappingProxyType({"form": name}))
 

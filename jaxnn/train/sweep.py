@@ -32,6 +32,7 @@ from jaxnn.train.epochs import run_keys
 from jaxnn.train.evaluate import make_evaluate
 from jaxnn.train.loss import default_value_and_grad
 from jaxnn.train.memo import memoized
+from jaxnn.train.precision import without_skipped
 from jaxnn.train.runs import map_program, mapped
 from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad, init, scan_epoch
 from jaxnn.train.tables import save_table
@@ -254,6 +255,7 @@ def _run_of(
         def body(carry: tuple[TrainState, Array], e: Array) -> tuple[tuple[TrainState, Array], dict[str, Array]]:
             ts, diverged = carry
             new, report = epoch(ts, x, y, jax.random.fold_in(epochs_key, e))
+            report = without_skipped(report)
             values = {} if held_out is None else evaluate(new.params, new.state, *held_out)
             fine = jnp.isfinite(report["loss"]).all() & tree.all_finite(jax.tree.leaves((new.params, new.state)))
             for value in values.values():
