@@ -105,12 +105,12 @@ def value_and_grad(
         if chunks is None:
             value = weighted_mean(loss(outputs, y), w)
             # Rounded to the outputs' dtype once, after it was multiplied: in float16 it might underflow before.
-            each = error_of(accumulate(outputs), y, cache)
-            error = jax.tree.map(lambda delta: _shares(delta, w, scale).astype(outputs.dtype), each)
+            each = jax.tree.map(accumulate, error_of(accumulate(outputs), y, cache))
+            error = jax.tree.map(lambda delta: scaled(_shares(delta, w), scale).astype(outputs.dtype), each)
         else:
             found = chunks.forward(params, outputs, y)
             value = weighted_mean(found.losses, w)
-            error = chunks.gradient(params, found, _shares(position_shares(found.head), w, scale))
+            error = chunks.gradient(params, found, scaled(_shares(position_shares(found.head), w), scale))
         grads = rule.backward(inner, params, cache, error, GRADIENT)[1]
         if regularizer is not None and slopes_of is not None:
             value = value + regularizer(params).astype(value.dtype)
@@ -136,7 +136,7 @@ def value_and_grad(
 
 
 def scaled(grads: Params, scale: Array | None) -> Params:
-    """Gradients times a loss scale, in their own dtypes; None is 1."""
+    """Gradients or cotangents times a loss scale, in their own dtypes; None is 1."""
     return grads if scale is None else jax.tree.map(lambda g: (accumulate(g) * scale).astype(g.dtype), grads)
 
 
@@ -146,14 +146,11 @@ def own_params(params: Params, *batch: PyTree) -> Params:
     return vary(params, varying_axes(params, batch))
 
 
-def _shares(delta: Array, weights: Array | None, scale: Array | None) -> Array:
-    """(w_i / sum w) delta_i times the loss scale, from the cotangents of the sum to those of the mean, in float32.
-
-    Exactly 0 where w_i is 0.
-    """
-    wide = accumulate(delta) if scale is None else accumulate(delta) * scale
+def _shares(delta: Array, weights: Array | None) -> Array:
+    """(w_i / sum w) delta_i, from the cotangents of the sum to those of the mean; exactly 0 where w_i is 0."""
     if weights is None:
-        return wide / delta.shape[0]
+        return delta / delta.shape[0]
+    wide = accumulate(delta)
     w = weights.astype(wide.dtype)
     total = jnp.sum(w)
     # A batch of padding alone has sum w = 0: its gradient is 0, not NaN.

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import require_between
-from jaxnn.optim.base import Optimizer, Transformation, call_update, dtypes_of
+from jaxnn.optim.base import Optimizer, Transformation, call_update, dtypes_of, is_float0
 from jaxnn.optim.inner import init_inner, require_dtypes, require_inner, seen_by
 from jaxnn.optim.scalars import increment, zero_count
 from jaxnn.optim.spec import specified
@@ -72,6 +72,8 @@ def dynamic_loss_scale(
         updates: PyTree, state: LossScaleState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, LossScaleState]:
         finite = all_finite(jax.tree.leaves(updates))
+        # Zeros in place of infinities: what is computed and not taken makes no NaN, in derivatives of the update either.
+        updates = jax.tree.map(lambda g: g if is_float0(g) else jnp.where(finite, g, jnp.zeros_like(g)), updates)
         found, new = call_update(inner, seen_by(inner, updates), state.inner_state, seen_by(inner, params), extra)
         if not isinstance(inner, Optimizer):  # ours return half precision where they mean to, float32 where not
             found = dtypes_of(found, updates if params is None else params)
