@@ -108,7 +108,9 @@ class InPrecision:
                 return g.astype(p.dtype)
             return (accumulate(g) / loss_scale).astype(accumulation_dtype(p.dtype))
 
-        return (accumulate(value), dtypes_of(new, state), *more), jax.tree.map(stored, grads, params)
+        before: Any = jax.tree.structure(state)
+        new = dtypes_of(new, state) if before == jax.tree.structure(new) else new
+        return (accumulate(value), new, *more), jax.tree.map(stored, grads, params)
 
 
 def _cast(tree: PyTree, dtype: DType) -> PyTree:

@@ -72,7 +72,7 @@ def dynamic_loss_scale(
         updates: PyTree, state: LossScaleState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, LossScaleState]:
         finite = all_finite(jax.tree.leaves(updates))
-        # Zeros in place of infinities: what is computed and not taken makes no NaN, in derivatives of the update either.
+        # Zeros in place of infinities: what is computed and not taken makes no NaN, nor do its derivatives.
         updates = jax.tree.map(lambda g: g if is_float0(g) else jnp.where(finite, g, jnp.zeros_like(g)), updates)
         found, new = call_update(inner, seen_by(inner, updates), state.inner_state, seen_by(inner, params), extra)
         if not isinstance(inner, Optimizer):  # ours return half precision where they mean to, float32 where not
