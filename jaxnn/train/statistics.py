@@ -119,13 +119,15 @@ def per_example_vg(
         count, shares = _shares(n, w)
         keys = (jax.random.split(key, n),) if takes_key and key is not None else ()
         streamed = value_and_grad(lambda params, *example: of_one(params, state, *example), statistics)
-        (each, values), total = streamed(own, x, y, *keys, weights=_scaled_weights(n, shares, scale))
+        # Of scaled losses that of the mean, as in `mean_loss`: in float16 the sum would overflow N times as early.
+        factor, divisor = (None, count) if scale is None else (scale / count, 1)
+        (each, values), total = streamed(own, x, y, *keys, weights=_scaled_weights(n, shares, factor))
         value = weighted_mean(each, w)
-        grads = jax.tree.map(lambda g: (accumulate(g) / count).astype(g.dtype), total)
+        grads = jax.tree.map(lambda g: (accumulate(g) / divisor).astype(g.dtype), total)
         if regularizer is not None and slopes_of is not None:
             value = value + regularizer(own).astype(value.dtype)
             grads = jax.tree.map(jnp.add, grads, scaled(slopes_of(own), scale))
-        values = values if scale is None else _unscaled(flat, structure, values, scale)
+        values = values if factor is None else _unscaled(flat, structure, values, factor)
         rows = [by_example(statistic, params) for statistic in flat]
         means = _means(names, rows, structure.flatten_up_to(values), count)
         return (value, Statistics(values, means)), sum_like(grads, params)
@@ -213,14 +215,14 @@ def _shares(n: int, weights: Array | None) -> tuple[Scalar, Array | None]:
 
 
 def _scaled_weights(n: int, shares: Array | None, scale: Array | None) -> Array | None:
-    """The weights of the examples' losses, times the loss scale: they multiply the cotangents."""
+    """The weights of the examples' losses, which multiply their cotangents, times a scale."""
     if scale is None:
         return shares
     return jnp.full(n, scale) if shares is None else shares * scale
 
 
 def _unscaled(flat: Sequence[Statistic], structure: Any, values: PyTree, scale: Array) -> PyTree:
-    """Statistics of gradients from those of gradients times a loss scale."""
+    """Statistics of gradients from those of gradients times a scale."""
 
     def unscaled(statistic: Statistic, value: PyTree) -> PyTree:
         if statistic.degree is None:
