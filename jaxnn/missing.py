@@ -92,6 +92,8 @@ FOREIGN = MappingProxyType(
         "tree.norm": "tree_l2_norm, l2_norm",
         "train.make_step": "train_step, apply_gradients, backward, zero_grad, filter_value_and_grad",
         "train.fit": "Trainer, Estimator",
+        "train.precision": "autocast, mixed_precision, MixedPrecision",
+        "optim.dynamic_loss_scale": "DynamicLossScale, GradScaler, DynamicScale, loss_scaling",
         "train.TrainState": "OptimizerState",
         "per_example.clipped_grad": "clip_and_accumulate, GradSampleModule, clipped_grads",
         "data.make_dataset": "DataLoader, TensorDataset",

@@ -88,8 +88,9 @@ def fit(
         metrics: named per-example functions, evaluated on the validation data.
         regularizer: a function of the parameters, added to the mean loss.
         value_and_grad: instead of `jax.value_and_grad(mean_loss(net, loss, regularizer), has_aux=True)`, a function
-            with the same arguments and result, or `per_example_vg(net, loss, statistics)`, whose statistics go to the
-            optimizer and their means to the history; it brings its own regularizer, and `regularizer` is ignored.
+            with the same arguments and result, such as `precision(...)`, or `per_example_vg(net, loss, statistics)`,
+            whose statistics go to the optimizer and their means to the history; it brings its own regularizer, and
+            `regularizer` is ignored.
         augment: `(key, x) -> x`, applied to each training batch.
         partial: the rule for the last, smaller batch, `Partial.DROP` or `Partial.WEIGHT`, as for `make_epoch`; of a
             `Draws` every batch is full.
@@ -103,8 +104,10 @@ def fit(
             count from 1 again and follow `key`: pass another key for other orders of the data. For another optimizer:
             `ts._replace(opt_state=opt.init(ts.params))`.
         evaluated_at: (opt_state, params) -> the parameters at which the validation metrics are evaluated, such as
-            `optim.schedule_free_eval_params`; None for the parameters themselves. The result has the trained ones
-            and their optimizer state; running statistics are of the trained ones, too.
+            `optim.averaged_params` of an `optim.average_params(opt)`, or `optim.schedule_free_eval_params`; None for
+            the parameters themselves. The result has the trained ones and their optimizer state:
+            `optim.averaged_params(result.opt_state, result.params)` are those evaluated. Running statistics are of the
+            trained ones.
         on_epoch: called with each epoch's record as soon as it is there.
         progress: whether to show a bar with loss, metrics, examples/s and the time left.
 

@@ -143,6 +143,24 @@ def test_gradients_are_no_worse_than_those_of_flax_in_bfloat16() -> None:
     assert mean["flax"] < 2 * EPS[jnp.bfloat16], mean
 
 
+@pytest.mark.slow
+def test_models_of_flax_and_equinox_run_in_half_precision() -> None:
+    nn = pytest.importorskip("flax.linen", reason="flax is not installed: pip install flax")
+    eqx = pytest.importorskip("equinox", reason="equinox is not installed: pip install equinox")
+    x, y = classification()
+    for net in (
+        train.from_flax(nn.Sequential([nn.Dense(8), nn.LayerNorm(), nn.relu, nn.Dense(K)])),
+        train.from_equinox(lambda key: eqx.nn.MLP(D, K, width_size=8, depth=1, key=key)),
+    ):
+        vg = train.precision(jax.value_and_grad(train.mean_loss(net, LOSS), has_aux=True))
+        params, state = net.init(KEY, (D,))
+        assert set(operands(vg, params, state, x, y, platform="cuda")) == {("bf16", "bf16")}
+        result = train.fit(net, LOSS, optim.adam(1e-2), (x, y), key=KEY, epochs=5, batch_size=10, value_and_grad=vg,
+                           progress=False)  # fmt: skip
+        assert result.history[-1]["loss"] < result.history[0]["loss"]
+        assert {leaf.dtype for leaf in jax.tree.leaves(result.params)} == {jnp.dtype(jnp.float32)}
+
+
 @pytest.mark.parametrize("way", ["backprop", *slow("jax.grad", "per_example")])
 def test_a_loss_scale_leaves_no_trace_in_float32(way: str) -> None:
     """A power of two changes no digits: value, state, statistics and gradients are the same."""
