@@ -96,6 +96,8 @@ FOREIGN = MappingProxyType(
         "interchange.from_linen": "from_flax",
         "interchange.save_safetensors": "save_file",
         "interchange.load_safetensors": "load_file",
+        "train.precision": "autocast, mixed_precision, MixedPrecision",
+        "optim.dynamic_loss_scale": "DynamicLossScale, GradScaler, DynamicScale, loss_scaling",
         "train.TrainState": "OptimizerState",
         "per_example.clipped_grad": "clip_and_accumulate, GradSampleModule, clipped_grads",
         "data.make_dataset": "DataLoader, TensorDataset",

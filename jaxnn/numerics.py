@@ -120,6 +120,28 @@ def multiplied(f: Bilinear, x: Array, y: Array, precision: Precision = None) -> 
     return f(x, y, precision=precision, preferred_element_type=wide)
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def multiplied_in_half(f: Bilinear, x: Array, y: Array) -> Array:
+    """`multiplied` of two arrays of one half-precision dtype, with half-precision operands in its derivatives too.
+
+    The cotangent of the result is rounded to the dtype of x and y. By JAX's own rule it would be a float32 operand of
+    the products of the backward pass, which for a GPU makes them float32 products.
+
+    Example:
+        >>> product, x = functools.partial(jnp.einsum, "nd,n->d"), jnp.ones((3, 2), jnp.bfloat16)
+        >>> multiplied_in_half(product, x, x[:, 0]).dtype
+        dtype('float32')
+    """
+    return multiplied(f, x, y)
+
+
+@multiplied_in_half.defjvp
+def _(f: Bilinear, primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (x, y), (d_x, d_y) = primals, tangents
+    how: Any = {"precision": OF_HALF[x.dtype], "preferred_element_type": None}
+    return multiplied_in_half(f, x, y), accumulate(f(d_x, y, **how)) + accumulate(f(x, d_y, **how))
+
+
 def exact_float32(f: Bilinear, x: Array, y: Array) -> Array:
     """f(x, y) of float32, correct to its rounding: large ones by `SIX_PRODUCTS` on NVIDIA GPUs, else at HIGHEST.
 

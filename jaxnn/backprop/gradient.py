@@ -29,7 +29,7 @@ from jaxnn.types import Array, Key, Loss, Params, PyTree, State
 from jaxnn.varying import sum_like, vary, varying_axes
 
 ValueAndGrad: TypeAlias = Callable[..., tuple[tuple[Array, State], Params]]
-"""(params, state, x, y, *, key=None, weights=None) -> ((value, state), grads)."""
+"""(params, state, x, y, *, key=None, weights=None, loss_scale=None) -> ((value, state), grads)."""
 
 
 def value_and_grad(
@@ -63,8 +63,9 @@ def value_and_grad(
             forms all.
 
     Returns:
-        `vg(params, state, x, y, *, key=None, weights=None) -> ((value, state), grads)`: value a scalar, state with
-        updated running statistics, grads a pytree like `params`, in their dtypes. For `train.make_step`, `make_epoch`.
+        `vg(params, state, x, y, *, key=None, weights=None, loss_scale=None) -> ((value, state), grads)`: value a
+        scalar, state with updated running statistics, grads a pytree like `params`, in their dtypes, times `loss_scale`
+        if there is one (see `train.precision`). For `train.make_step`, `make_epoch`.
 
     Raises:
         TypeError: net is not a Layer, loss or regularizer not a function, `remat_every` or `class_chunk` not an int.
@@ -93,7 +94,7 @@ def value_and_grad(
     slopes_of = None if regularizer is None else losses.regularizer_derivative_of(regularizer)
 
     def of_batch(
-        params: Params, state: State, x: Array, y: Array, key: Key | None, weights: Array | None
+        params: Params, state: State, x: Array, y: Array, key: Key | None, weights: Array | None, scale: Array | None
     ) -> tuple[tuple[Array, State], Params]:
         rule = rule_of(inner) if saving is None else saving
         replicated, params = params, own_params(params, x, y, key, weights)
@@ -103,26 +104,40 @@ def value_and_grad(
         error: Any
         if chunks is None:
             value = weighted_mean(loss(outputs, y), w)
-            error = jax.tree.map(lambda delta: _shares(delta, w), error_of(outputs, y, cache))
+            # Rounded to the outputs' dtype once, after it was multiplied: in float16 it might underflow before.
+            each = jax.tree.map(accumulate, error_of(accumulate(outputs), y, cache))
+            error = jax.tree.map(lambda delta: scaled(_shares(delta, w), scale).astype(outputs.dtype), each)
         else:
             found = chunks.forward(params, outputs, y)
             value = weighted_mean(found.losses, w)
-            error = chunks.gradient(params, found, _shares(position_shares(found.head), w))
+            error = chunks.gradient(params, found, scaled(_shares(position_shares(found.head), w), scale))
         grads = rule.backward(inner, params, cache, error, GRADIENT)[1]
         if regularizer is not None and slopes_of is not None:
             value = value + regularizer(params).astype(value.dtype)
-            grads = jax.tree.map(jnp.add, grads, slopes_of(params))
+            grads = jax.tree.map(jnp.add, grads, scaled(slopes_of(params), scale))
         return (value, new_state), sum_like(grads, replicated)
 
     def vg(
-        params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, weights: Array | None = None
+        params: Params,
+        state: State,
+        x: Array,
+        y: Array,
+        *,
+        key: Key | None = None,
+        weights: Array | None = None,
+        loss_scale: Array | None = None,
     ) -> tuple[tuple[Array, State], Params]:
         x, y = as_batch("value_and_grad", "x", x), as_arrays("value_and_grad", "y", y)
         everywhere = PartitionSpec()
         results = ((everywhere, everywhere), jax.tree.map(lambda p: explicit_spec(p) or everywhere, params))
-        return compiler_sharded(of_batch, results, params, state, x, y, key, weights)
+        return compiler_sharded(of_batch, results, params, state, x, y, key, weights, loss_scale)
 
     return vg
+
+
+def scaled(grads: Params, scale: Array | None) -> Params:
+    """Gradients or cotangents times a loss scale, in their own dtypes; None is 1."""
+    return grads if scale is None else jax.tree.map(lambda g: (accumulate(g) * scale).astype(g.dtype), grads)
 
 
 def own_params(params: Params, *batch: PyTree) -> Params:
@@ -140,7 +155,7 @@ def _shares(delta: Array, weights: Array | None) -> Array:
     total = jnp.sum(w)
     # A batch of padding alone has sum w = 0: its gradient is 0, not NaN.
     share = (w / jnp.where(total == 0, jnp.ones_like(total), total)).reshape(-1, *(1,) * (delta.ndim - 1))
-    return jnp.where(share == 0, jnp.zeros((), wide.dtype), share * wide).astype(delta.dtype)
+    return jnp.where(share == 0, jnp.zeros((), wide.dtype), share * wide)
 
 
 def record(net: Layer, loss: Loss, *, class_chunk: int | None = None) -> Callable[..., Tape]:
@@ -242,4 +257,4 @@ def coupled_layers(net: Layer, train: bool, place: str = "") -> tuple[str, ...]:
     return (f"{net.kind.name} at {place or 'the top'}",)
 
 
-__all__ = ["coupled_layers", "own_params", "record", "tape_of", "value_and_grad"]
+__all__ = ["coupled_layers", "own_params", "record", "scaled", "tape_of", "value_and_grad"]

@@ -222,12 +222,12 @@ def require_net(where: str, net: Any) -> None:
     """Raise TypeError unless `net` is a Layer."""
     if not isinstance(net, Layer):
         hint = (
-            " Call it first, as in models.cnn(). A model of another library becomes one by "
-            "layers.stateless(layers.Kind(name), apply, init)."
+            " Call it first, as in models.cnn(). A model of another library becomes one by train.from_flax, "
+            "train.from_equinox or layers.stateless(layers.Kind(name), apply, init)."
             if callable(net)
             else ""
         )
-        raise TypeError(f"{where}: net must be a Layer, such as models.serial(...), got {net!r}.{hint}")
+        raise TypeError(f"{where}: net must be a Layer, such as models.serial(...), got {net!r:.100}.{hint}")
 
 
 def name_of(layer: Layer) -> str:

@@ -35,7 +35,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnn.checks import require_floating, require_positive_int
-from jaxnn.numerics import accumulate, multiplied, sum_of_products
+from jaxnn.numerics import OF_HALF, accumulate, multiplied, multiplied_in_half, sum_of_products
 from jaxnn.ops.blockwise import BLOCK, SCORE_BYTES, TPU_BYTES, Blocks, by_keys, by_platform, by_queries
 from jaxnn.types import Array, Scalar
 
@@ -277,12 +277,12 @@ def _scores(q: Array, k: Array, visible: Visible, scale: Scalar | None) -> Array
 
 
 def _product(subscripts: str, x: Array, y: Array) -> Array:
-    """A product in the accumulation dtype, at the ambient precision."""
+    """A product in the accumulation dtype, at the ambient precision; of half precision in its derivatives too."""
 
     def einsum(x: Array, y: Array, **how: Any) -> Array:
         return jnp.einsum(subscripts, x, y, **how)
 
-    return multiplied(einsum, x, y)
+    return (multiplied_in_half if x.dtype == y.dtype and x.dtype in OF_HALF else multiplied)(einsum, x, y)
 
 
 def _rows(x: Array) -> Array:

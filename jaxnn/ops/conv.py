@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnn.checks import pair
-from jaxnn.numerics import EXACT, SIX_PRODUCTS, Precision, multiplied
+from jaxnn.numerics import EXACT, OF_HALF, SIX_PRODUCTS, Precision, accumulate, multiplied
 from jaxnn.ops.conv_matmul import (
     bytes_of_columns,
     conv_as_matmul,
@@ -243,7 +243,8 @@ def conv_weight_grad(
         dy: cotangent (N, ..., C_out) of the output.
         window: the spatial sizes of the kernel; the shapes of x and dy do not determine them if stride > 1.
         stride, padding, dilation, groups: as in the forward call.
-        precision: as for `numerics.dot_general`; `EXACT` convolutions of float32 run at `lax.Precision.HIGHEST`.
+        precision: as for `numerics.dot_general`; `EXACT` convolutions of float32 run at `lax.Precision.HIGHEST`. With
+            None those of half precision are rounded to it, but on CPU: XLA widens the operands of a float32 result.
 
     Returns:
         dw (*window, C_in / groups, C_out) in the accumulation dtype.
@@ -274,6 +275,8 @@ def conv_weight_grad(
     as_products = partial(conv_weight_grad_as_matmul, window=window, **geometry, step=step, precision=precision)
 
     def as_convolution(x: Array, dy: Array) -> Array:
+        if precision is None and x.dtype == dy.dtype and x.dtype in OF_HALF:  # a gradient, as that of `conv_native`
+            return accumulate(native(x, dy))
         return multiplied(partial(_widened_conv, native), x, dy, precision)
 
     return lax.platform_dependent(x, dy, cpu=as_products, default=as_convolution)

@@ -10,7 +10,7 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.numerics import Precision, accumulate, accumulation_dtype, dot_general
+from jaxnn.numerics import Precision, accumulate, dot_general
 from jaxnn.types import Array
 
 
@@ -23,7 +23,8 @@ def linear(x: Array, w: Array, b: Array | None = None) -> Array:
         b: bias (D_out,), or None.
 
     Returns:
-        (..., D_out) in the promoted dtype of x and w; sums run in float32 (float64 for float64).
+        (..., D_out) in the promoted dtype of x and w; sums run in float32 (float64 for float64). In half precision the
+        product is rounded before the bias is added, and once more.
 
     Example:
         >>> linear(jnp.ones((2, 3)), jnp.ones((3, 4)), jnp.zeros(4)).shape
@@ -31,9 +32,9 @@ def linear(x: Array, w: Array, b: Array | None = None) -> Array:
     """
     dtype = jnp.promote_types(x.dtype, w.dtype)
     contract_last_with_first = (((x.ndim - 1,), (0,)), ((), ()))
-    y = lax.dot_general(
-        x.astype(dtype), w.astype(dtype), contract_last_with_first, preferred_element_type=accumulation_dtype(dtype)
-    )
+    # XLA accumulates in float32 on every platform. A float32 result would have a float32 cotangent, and by `jax.grad`
+    # the products of the backward pass would have one float32 operand: no tensor cores.
+    y = lax.dot_general(x.astype(dtype), w.astype(dtype), contract_last_with_first)
     return (y if b is None else add_bias(y, b)).astype(dtype)
 
 
@@ -52,10 +53,7 @@ def linear_input_grad(w: Array, dy: Array) -> Array:
         (2, 3)
     """
     contract_last_with_last = (((dy.ndim - 1,), (1,)), ((), ()))
-    dx = lax.dot_general(
-        dy, w.astype(dy.dtype), contract_last_with_last, preferred_element_type=accumulation_dtype(dy.dtype)
-    )
-    return dx.astype(dy.dtype)
+    return lax.dot_general(dy, w.astype(dy.dtype), contract_last_with_last)  # see `linear`
 
 
 def linear_weight_grad(x: Array, dy: Array, precision: Precision = None) -> Array:

@@ -26,6 +26,7 @@ params = optim.apply_updates(params, updates)
 | `add_decayed_weights`, `scale_by_learning_rate`, `scale_by_schedule`, `trace`, `ema`, `scale_by_...` | rule parts |
 | `accumulate`, `MultiSteps`, `lookahead`, `average_params`, `periodic_update` | over several steps |
 | `master_weights`, `kahan`, `stochastic_rounding`, `quantized_state` | half-precision weights, 8-bit states |
+| `dynamic_loss_scale` | float16 gradients: a scaled loss, overflows skipped |
 | `inject_hyperparams`, `get_hyperparams`, `with_hyperparams`, `named_state`, `monitor`, `snapshot` | monitoring |
 | `spec`, `build`, `describe`, `learning_rate` | what an optimizer is, from outside: its structure and its numbers |
 
@@ -65,9 +66,9 @@ What every factory shares:
 
 Not among optax's public names: `nesterov_lookahead`, `adagrad_as_published`, `shampoo`, `soap`, `scale_by_shampoo`,
 `scale_by_soap`, `scale_by_sophia`, `muon_with_roles`, `orthogonalize_via_newton_schulz`, `accumulate`,
-`average_params`, `averaged_params`, `master_weights`, `kahan`, `stochastic_rounding`, `quantized_state`, `quantize`,
-`dequantize`, `named_state`, `get_hyperparams`, `with_hyperparams`, `sqrt_batch_size_rule`, `spec`, `build` and
-`describe`.
+`average_params`, `averaged_params`, `dynamic_loss_scale`, `master_weights`, `kahan`, `stochastic_rounding`,
+`quantized_state`, `quantize`, `dequantize`, `named_state`, `get_hyperparams`, `with_hyperparams`,
+`sqrt_batch_size_rule`, `spec`, `build` and `describe`.
 """
 
 from typing import TYPE_CHECKING
@@ -116,6 +117,7 @@ from jaxnn.optim.moments import (
     update_moment_per_elem_norm,
 )
 from jaxnn.optim.nnls import nnls
+from jaxnn.optim.precision.loss_scale import LossScaleState, dynamic_loss_scale
 from jaxnn.optim.precision.precision import (
     KahanState,
     MasterWeightsState,
@@ -327,9 +329,9 @@ __all__ = [
     "DifferentiallyPrivateAggregateState", "DistanceOverGradientsState", "DoGState", "DoWGState", "EmaState",
     "EmptyState", "FactoredState", "GaLoreDimensionNumbers", "GaLoreState", "GradientTransformation",
     "GradientTransformationExtraArgs", "HutchinsonState", "InjectHyperparamsState", "InjectStatefulHyperparamsState",
-    "KahanState", "LionState", "LookaheadParams", "LookaheadState", "MadgradState", "MaskOrFn", "MaskedNode",
-    "MaskedState", "MasterWeightsState", "MechanicState", "MomoAdamState", "MomoState", "MonitorState", "MultiSteps",
-    "MultiStepsState", "MuonDimensionNumbers", "MuonState", "NormalizeState", "NovogradState", "OptState",
+    "KahanState", "LionState", "LookaheadParams", "LookaheadState", "LossScaleState", "MadgradState", "MaskOrFn",
+    "MaskedNode", "MaskedState", "MasterWeightsState", "MechanicState", "MomoAdamState", "MomoState", "MonitorState",
+    "MultiSteps", "MultiStepsState", "MuonDimensionNumbers", "MuonState", "NormalizeState", "NovogradState", "OptState",
     "OptimisticAdamState", "OptimisticGradientState", "Optimizer", "Params", "PartitionState", "ProdigyState",
     "QuantizedState", "RMSpropState", "ReduceLROnPlateauState", "RpropState", "SAMState", "SM3State",
     "ScalarOrSchedule", "ScaleByBacktrackingLinesearchState", "ScaleByLBFGSState", "ScaleByZoomLinesearchState",
@@ -343,14 +345,14 @@ __all__ = [
     "averaged_params", "bias_correction", "build", "centralize", "chain", "clip", "clip_by_block_rms",
     "clip_by_global_norm", "cocob", "conditionally_mask", "conditionally_transform", "constant_schedule",
     "cosine_decay_schedule", "cosine_onecycle_schedule", "dadapt_adamw", "dequantize", "describe",
-    "differentially_private_aggregate", "dog", "dowg", "dpsgd", "ema", "exponential_decay", "flatten", "freeze",
-    "fromage", "galore", "get_hyperparams", "global_norm", "hutchinson_estimator_diag_hessian", "identity",
-    "incremental_update", "init_empty_state", "inject_hyperparams", "inject_stateful_hyperparams", "join_schedules",
-    "kahan", "keep_params_nonnegative", "lamb", "lars", "lbfgs", "learning_rate", "linear_onecycle_schedule",
-    "linear_schedule", "lion", "lookahead", "madgrad", "masked", "master_weights", "matrix_inverse_pth_root",
-    "measure_with_ema", "mechanize", "microbatch", "momo", "momo_adam", "monitor", "multi_transform", "muon",
-    "muon_with_roles", "nadam", "nadamw", "named_chain", "named_state", "nesterov_lookahead", "nnls", "noisy_sgd",
-    "normalize", "normalize_by_update_norm", "novograd", "optimistic_adam", "optimistic_adam_v2",
+    "differentially_private_aggregate", "dog", "dowg", "dpsgd", "dynamic_loss_scale", "ema", "exponential_decay",
+    "flatten", "freeze", "fromage", "galore", "get_hyperparams", "global_norm", "hutchinson_estimator_diag_hessian",
+    "identity", "incremental_update", "init_empty_state", "inject_hyperparams", "inject_stateful_hyperparams",
+    "join_schedules", "kahan", "keep_params_nonnegative", "lamb", "lars", "lbfgs", "learning_rate",
+    "linear_onecycle_schedule", "linear_schedule", "lion", "lookahead", "madgrad", "masked", "master_weights",
+    "matrix_inverse_pth_root", "measure_with_ema", "mechanize", "microbatch", "momo", "momo_adam", "monitor",
+    "multi_transform", "muon", "muon_with_roles", "nadam", "nadamw", "named_chain", "named_state", "nesterov_lookahead",
+    "nnls", "noisy_sgd", "normalize", "normalize_by_update_norm", "novograd", "optimistic_adam", "optimistic_adam_v2",
     "optimistic_gradient_descent", "orthogonalize_via_newton_schulz", "partition", "per_example_global_norm_clip",
     "per_example_layer_norm_clip", "periodic_update", "piecewise_constant_schedule", "piecewise_interpolate_schedule",
     "polyak_sgd", "polynomial_schedule", "power_iteration", "prodigy", "quantize", "quantized_state", "radam",

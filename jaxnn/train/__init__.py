@@ -4,6 +4,8 @@
 |---|---|
 | `mean_loss` | the scalar training loss of a network, ready for `jax.value_and_grad(..., has_aux=True)` |
 | `per_example_vg` (`Statistics`) | this loss and its gradient with statistics of per-example gradients, in one pass |
+| `precision` | the same with the network in bfloat16 or float16 |
+| `from_flax`, `from_equinox` | the `Layer` of a model of these libraries, for all of the above and below |
 | `init` | the `TrainState` at the start |
 | `make_step` | one compiled optimizer step on one batch |
 | `make_epoch` | one compiled `lax.scan` over the minibatches of an epoch, buffers donated |
@@ -35,14 +37,17 @@ from jaxnn.train.descent import Iterate, Trajectory, maximize, minimize, nearest
 from jaxnn.train.diagnose import Diagnosis, Verdict, diagnose
 from jaxnn.train.ensemble import ensemble
 from jaxnn.train.epochs import Event, epochs
+from jaxnn.train.equinox_layers import from_equinox
 from jaxnn.train.evaluate import evaluate, make_evaluate, make_outputs
 from jaxnn.train.fit import FitResult, fit
+from jaxnn.train.flax_layers import from_flax
 from jaxnn.train.kinds import PointKind, kind_of_point
 from jaxnn.train.lock import FolderInUseError
 from jaxnn.train.loss import mean_loss
 from jaxnn.train.meshes import shard_params
 from jaxnn.train.orbax import OrbaxCheckpoints
 from jaxnn.train.pieces import make_epoch, make_piece
+from jaxnn.train.precision import precision
 from jaxnn.train.prefetch import prefetch
 from jaxnn.train.runs import map_runs
 from jaxnn.train.signals import Stopped
@@ -77,6 +82,8 @@ __all__ = [
     "epochs",
     "evaluate",
     "fit",
+    "from_equinox",
+    "from_flax",
     "grad_norm",
     "init",
     "kind_of_point",
@@ -92,6 +99,7 @@ __all__ = [
     "minmax",
     "nearest",
     "per_example_vg",
+    "precision",
     "prefetch",
     "shard_params",
     "sweep",

@@ -8,7 +8,7 @@ import functools
 import operator
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ import numpy as np
 from jaxnn.checks import require_key, require_positive_int
 from jaxnn.data import Partial
 from jaxnn.layers import Layer
-from jaxnn.optim import Transformation
+from jaxnn.optim import Transformation, averaged_params
 from jaxnn.optim.rates import learning_rate
 from jaxnn.train.arguments import (
     as_pair,
@@ -40,6 +40,7 @@ from jaxnn.train.memo import memoized
 from jaxnn.train.meshes import as_split, put_on, require_divided
 from jaxnn.train.pace import SAVE_EVERY, SaveEvery
 from jaxnn.train.pieces import Epoch
+from jaxnn.train.precision import without_skipped
 from jaxnn.train.progress import say
 from jaxnn.train.saving import Folder, Saved, Saver
 from jaxnn.train.signals import StopSignals
@@ -83,6 +84,7 @@ def epochs(
     measure: Measure | None = None,
     start: TrainState | None = None,
     evaluated_at: Callable[[Any, Params], Params] | None = None,
+    evaluate_on: Literal["average"] | None = None,
     mesh: jax.sharding.Mesh | None = None,
     axis: str | tuple[str, ...] | None = None,
     folder: Folder | None = None,
@@ -94,8 +96,8 @@ def epochs(
 
     Args:
         net, loss, opt, train, key, epochs, batch_size, steps_per_epoch, validation, metrics, regularizer,
-            value_and_grad, augment, partial, measure, start, evaluated_at, mesh, axis, folder, save_every, keep: as for
-            `fit`, which also chooses among the epochs and reports.
+            value_and_grad, augment, partial, measure, start, evaluated_at, evaluate_on, mesh, axis, folder, save_every,
+            keep: as for `fit`, which also chooses among the epochs and reports.
         say: called with a line when the run goes on from a folder; prints to standard error by default.
 
     Returns:
@@ -151,12 +153,26 @@ def epochs(
             require_targets("fit", name, net, ts.params, ts.state, data, loss)
     _ = feed.steps  # with its checks
     evaluate = make_evaluation(net, (("loss", loss), *(metrics or {}).items()))
-    run = Run(net, loss, opt, feed, key, count, evaluate, held_out, evaluated_at)
+    run = Run(net, loss, opt, feed, key, count, evaluate, held_out, _evaluated_at(evaluated_at, evaluate_on))
     if folder is None:
         return Epochs(run, ts, None)
     others = {"regularizer": regularizer, "augment": augment}
     known = identity(net, loss, opt, train, key, batch_size=batch_size, partial=partial, others=others)
     return Epochs(run, ts, Saver(folder, save_every, keep, known, say))
+
+
+def _evaluated_at(
+    function: Callable[[Any, Params], Params] | None, name: Any
+) -> Callable[[Any, Params], Params] | None:
+    """`evaluated_at`, or what `evaluate_on` stands for."""
+    if name is None:
+        return function
+    if name != "average" or function is not None:
+        raise ValueError(
+            f'fit: evaluate_on must be "average", without evaluated_at, got {name!r}'
+            f"{'' if function is None else ' and evaluated_at'}. Pass a function as evaluated_at for anything else."
+        )
+    return averaged_params
 
 
 def _feed(train: Any, key: Key, epoch: Epoch, opt: Transformation, steps_per_epoch: int | None) -> Feed:
@@ -288,7 +304,7 @@ class Epochs(Iterator[Event]):
             began = time.perf_counter()
             ts, report = run.feed.run(ts, key, number, at.step, count)
             taken, ran = time.perf_counter() - began, len(report.get("loss", ()))
-            require_finite(report.get("loss", np.zeros(0)), ts, number, at.step, before, why)
+            require_finite(without_skipped(report)["loss"] if ran else np.zeros(0), ts, number, at.step, before, why)
             ended = ran < count or count == left
             report = joined([part for part in (at.report, report) if part])
             at = Position(at.epochs, at.step + ran, at.steps + ran, at.seconds + taken, report)
@@ -307,7 +323,7 @@ class Epochs(Iterator[Event]):
 
     def _record(self, number: int, ts: TrainState, at: Position, before: TrainState) -> dict[str, float]:
         run = self._run
-        means = mean_of(at.report)
+        means = mean_of(without_skipped(at.report))
         record = {"epoch": number, "loss": means["loss"]} | means
         if (rate := learning_rate(run.opt, ts.opt_state)) is not None:
             record["learning_rate"] = rate

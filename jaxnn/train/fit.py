@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +68,7 @@ def fit(
     measure: Measure | None = None,
     start: TrainState | None = None,
     evaluated_at: Callable[[Any, Params], Params] | None = None,
+    evaluate_on: Literal["average"] | None = None,
     mesh: jax.sharding.Mesh | None = None,
     axis: str | tuple[str, ...] | None = None,
     folder: Folder | None = None,
@@ -98,8 +99,9 @@ def fit(
         metrics: named per-example functions, evaluated on the validation data.
         regularizer: a function of the parameters, added to the mean loss.
         value_and_grad: instead of `jax.value_and_grad(mean_loss(net, loss, regularizer), has_aux=True)`, a function
-            with the same arguments and result, or `per_example_vg(net, loss, statistics)`, whose statistics go to the
-            optimizer and their means to the history; it brings its own regularizer, and `regularizer` is ignored.
+            with the same arguments and result, such as `precision(...)`, or `per_example_vg(net, loss, statistics)`,
+            whose statistics go to the optimizer and their means to the history; it brings its own regularizer, and
+            `regularizer` is ignored.
         augment: `(key, x) -> x`, applied to each training batch.
         partial: the rule for the last, smaller batch, `Partial.DROP` or `Partial.WEIGHT`, as for `make_epoch`; of a
             `Draws` every batch is full.
@@ -112,8 +114,11 @@ def fit(
             count from 1 again and follow `key`: pass another key for other orders of the data. For another optimizer:
             `ts._replace(opt_state=opt.init(ts.params))`.
         evaluated_at: (opt_state, params) -> the parameters at which the validation metrics are evaluated, such as
-            `optim.schedule_free_eval_params`; None for the parameters themselves. The result has the trained ones
-            and their optimizer state; running statistics are of the trained ones, too.
+            `optim.averaged_params` of an `optim.average_params(opt)`, or `optim.schedule_free_eval_params`; None for
+            the parameters themselves. The result has the trained ones and their optimizer state:
+            `optim.averaged_params(result.opt_state, result.params)` are those evaluated. Running statistics are of the
+            trained ones.
+        evaluate_on: "average" for `evaluated_at=optim.averaged_params`.
         mesh, axis: data parallelism: each batch is split over this axis (None: the first; or several) of this mesh, so
             that each device computes its rows, and the compiler sums the gradients. Arrays that do not lie on the mesh
             are copied to all its devices; `shard_params` splits those of `start`. The statistics of batch
@@ -154,7 +159,8 @@ def fit(
         course = train_epochs(
             net, loss, opt, train, key=key, epochs=epochs, batch_size=batch_size, steps_per_epoch=steps_per_epoch,
             validation=validation, metrics=metrics, regularizer=regularizer, value_and_grad=value_and_grad,
-            augment=augment, partial=partial, measure=measure, start=start, evaluated_at=evaluated_at, mesh=mesh,
+            augment=augment, partial=partial, measure=measure, start=start, evaluated_at=evaluated_at,
+            evaluate_on=evaluate_on, mesh=mesh,
             axis=axis, folder=folder, save_every=save_every, keep=keep, say=bar.say if progress else _silent,
         )  # fmt: skip
         with contextlib.closing(course):

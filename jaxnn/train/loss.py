@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 
 from jaxnn import losses
 from jaxnn.checks import as_arrays
@@ -34,9 +35,10 @@ def mean_loss(net: Layer, loss: Loss, regularizer: Callable[[Params], Array] | N
         regularizer: a function of the parameters, such as `losses.l2(1e-4)`; added to the mean.
 
     Returns:
-        `loss_fn(params, state, x, y, *, key=None, weights=None) -> (value, state)`: value a scalar, state with updated
-        running statistics; `weights` (N,) are the w_i, multiplied by those of a masking loss. If all are 0 the mean is
-        0. Differentiate with `jax.value_and_grad(loss_fn, has_aux=True)`.
+        `loss_fn(params, state, x, y, *, key=None, weights=None, loss_scale=None) -> (value, state)`: value a scalar,
+        state with updated running statistics; `weights` (N,) are the w_i, multiplied by those of a masking loss. If all
+        are 0 the mean is 0. `loss_scale` multiplies the gradient, not the value; `precision` divides by it.
+        Differentiate with `jax.value_and_grad(loss_fn, has_aux=True)`.
 
     Raises:
         TypeError: net is not a Layer, or loss or regularizer not a function.
@@ -59,22 +61,47 @@ def mean_loss(net: Layer, loss: Loss, regularizer: Callable[[Params], Array] | N
     require_function("mean_loss", "regularizer", regularizer, "losses.l2(1e-4)")
 
     def value_and_state(
-        params: Params, state: State, x: PyTree, y: PyTree, key: Key | None, weights: Array | None
+        params: Params, state: State, x: PyTree, y: PyTree, key: Key | None, weights: Array | None, scale: Array | None
     ) -> tuple[Array, State]:
         with taking("mean_loss", "x", x):
             outputs, state = net.apply(params, state, x, key=key, train=True)
         require_array("mean_loss", outputs)
         value = weighted_mean(loss(outputs, y), combined_weights(losses.example_weights(loss, y), weights))
-        return value if regularizer is None else value + regularizer(params).astype(value.dtype), state
+        value = value if regularizer is None else value + regularizer(params).astype(value.dtype)
+        return value if scale is None else _with_cotangent_scaled(value, scale), state
 
     def loss_fn(
-        params: Params, state: State, x: PyTree, y: PyTree, *, key: Key | None = None, weights: Array | None = None
+        params: Params,
+        state: State,
+        x: PyTree,
+        y: PyTree,
+        *,
+        key: Key | None = None,
+        weights: Array | None = None,
+        loss_scale: Array | None = None,
     ) -> tuple[Array, State]:
         x, y = as_inputs("mean_loss", "x", x), as_arrays("mean_loss", "y", y)
         # On Explicit axes the product of a batch with sharded weights, or indexing by a label, is ambiguous.
-        return compiler_sharded(value_and_state, (None, state), params, state, x, y, key, weights)
+        return compiler_sharded(value_and_state, (None, state), params, state, x, y, key, weights, loss_scale)
 
     return loss_fn
+
+
+@jax.custom_vjp
+def _with_cotangent_scaled(value: Array, scale: Array) -> Array:
+    """The value, whose cotangent is multiplied by the scale: the gradients of half precision that follow it are."""
+    return value
+
+
+def _forward(value: Array, scale: Array) -> tuple[Array, Array]:
+    return value, scale
+
+
+def _backward(scale: Array, cotangent: Array) -> tuple[Array, Array]:
+    return cotangent * scale.astype(cotangent.dtype), jnp.zeros_like(scale)
+
+
+_with_cotangent_scaled.defvjp(_forward, _backward)
 
 
 @memoized

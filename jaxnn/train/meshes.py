@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxnn.checks import require_positive_int
 from jaxnn.placement import axis_names
+from jaxnn.train.precision import InPrecision
 from jaxnn.types import PyTree
 
 SMALLEST = 2**12
@@ -115,6 +117,8 @@ def gathering(vg: Callable[..., Any], split: Split | None) -> Callable[..., Any]
     count = len(split.specs) if split is not None else 0
     if split is None or not any(_without(spec, split.axes) != spec for spec in split.specs):
         return vg
+    if isinstance(vg, InPrecision):  # what is cast is gathered, in half the bytes
+        return dataclasses.replace(vg, vg=gathering(vg.vg, split))
 
     def on_gathered(params: PyTree, *args: Any, **how: Any) -> Any:
         leaves, structure = jax.tree.flatten(params)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec
 
 from jaxnn import losses
 from jaxnn.backprop import coupled_layers
+from jaxnn.backprop.gradient import scaled
 from jaxnn.checks import as_arrays, require_leading_axis
 from jaxnn.layers import Layer
 from jaxnn.losses.mean import combined_weights, require_one_each, weighted_mean
@@ -27,7 +28,7 @@ from jaxnn.varying import sum_like, vary, varying_axes
 
 WHERE = "per_example_vg"
 NORMS = SqNorms()
-RESERVED = ("loss", "examples", "epoch", "seconds", "examples_per_second")
+RESERVED = ("loss", "examples", "epoch", "seconds", "examples_per_second", "loss_scale", "skipped_steps")
 """Names that the step's report, or a record of the history, has already."""
 
 
@@ -76,15 +77,16 @@ def per_example_vg(
         regularizer: a function of the parameters, such as `losses.l2(1e-4)`; added to the mean.
 
     Returns:
-        `vg(params, state, x, y, *, key=None, weights=None) -> ((value, state, statistics), grads)` for `make_step`,
-        `make_epoch` and `fit(..., value_and_grad=vg)`; `statistics` is `Statistics(values, means)`, the state as it
-        came.
+        `vg(params, state, x, y, *, key=None, weights=None, loss_scale=None) -> ((value, state, statistics), grads)` for
+        `make_step`, `make_epoch` and `fit(..., value_and_grad=vg)`; `statistics` is `Statistics(values, means)`, the
+        state as it came. `loss_scale` multiplies the cotangents and grads, not the statistics; see `precision`.
 
     Raises:
         TypeError: no loss for a network, or one beside a loss of one example; a regularizer that is not a function; not
             a statistic.
         ValueError: a network whose examples are coupled (batch normalization), or with running statistics; a statistic
-            named as something else in the report; when called: as `mean_loss`.
+            named as something else in the report; when called: as `mean_loss`; a loss scale with a statistic whose
+            `degree` is not known.
 
     Reference: Goodfellow, I. (2015). Efficient per-example gradient computations.
 
@@ -108,7 +110,7 @@ def per_example_vg(
     slopes_of = None if regularizer is None else losses.regularizer_derivative_of(regularizer)
 
     def of_batch(
-        params: Params, state: State, x: PyTree, y: PyTree, key: Key | None, weights: Array | None
+        params: Params, state: State, x: PyTree, y: PyTree, key: Key | None, weights: Array | None, scale: Array | None
     ) -> tuple[tuple[Array, Statistics], Params]:
         # With own parameters the gradients are per device, and are divided by the device's number of examples.
         own = vary(params, varying_axes(params, x, y, key, weights))
@@ -117,22 +119,32 @@ def per_example_vg(
         count, shares = _shares(n, w)
         keys = (jax.random.split(key, n),) if takes_key and key is not None else ()
         streamed = value_and_grad(lambda params, *example: of_one(params, state, *example), statistics)
-        (each, values), total = streamed(own, x, y, *keys, weights=shares)
+        # Of scaled losses that of the mean, as in `mean_loss`: in float16 the sum would overflow N times as early.
+        factor, divisor = (None, count) if scale is None else (scale / count, 1)
+        (each, values), total = streamed(own, x, y, *keys, weights=_scaled_weights(n, shares, factor))
         value = weighted_mean(each, w)
-        grads = jax.tree.map(lambda g: (accumulate(g) / count).astype(g.dtype), total)
+        grads = jax.tree.map(lambda g: (accumulate(g) / divisor).astype(g.dtype), total)
         if regularizer is not None and slopes_of is not None:
             value = value + regularizer(own).astype(value.dtype)
-            grads = jax.tree.map(jnp.add, grads, slopes_of(own))
+            grads = jax.tree.map(jnp.add, grads, scaled(slopes_of(own), scale))
+        values = values if factor is None else _unscaled(flat, structure, values, factor)
         rows = [by_example(statistic, params) for statistic in flat]
         means = _means(names, rows, structure.flatten_up_to(values), count)
         return (value, Statistics(values, means)), sum_like(grads, params)
 
     def vg(
-        params: Params, state: State, x: PyTree, y: PyTree, *, key: Key | None = None, weights: Array | None = None
+        params: Params,
+        state: State,
+        x: PyTree,
+        y: PyTree,
+        *,
+        key: Key | None = None,
+        weights: Array | None = None,
+        loss_scale: Array | None = None,
     ) -> tuple[tuple[Array, State, Statistics], Params]:
         x, y = as_arrays(WHERE, "x", x), as_arrays(WHERE, "y", y)
         if not isinstance(net, Layer):
-            (value, found), grads = of_batch(params, state, x, y, key, weights)
+            (value, found), grads = of_batch(params, state, x, y, key, weights, loss_scale)
             return (value, state, found), grads
         if jax.tree.leaves(state):
             raise ValueError(
@@ -145,7 +157,7 @@ def per_example_vg(
         places = [rows if by_example(statistic, params) else everywhere for statistic in flat]
         found_like: Any = (jax.tree.unflatten(structure, places), everywhere)
         like = ((everywhere, Statistics(*found_like)), jax.tree.map(lambda p: explicit_spec(p) or everywhere, params))
-        (value, found), grads = compiler_sharded(of_batch, like, params, state, x, y, key, weights)
+        (value, found), grads = compiler_sharded(of_batch, like, params, state, x, y, key, weights, loss_scale)
         return (value, state, found), grads
 
     return vg
@@ -200,6 +212,29 @@ def _shares(n: int, weights: Array | None) -> tuple[Scalar, Array | None]:
     total, count = jnp.sum(w), jnp.maximum(jnp.sum((w != 0).astype(w.dtype)), 1)
     # For weights 0 and 1 exactly these; for padding alone 0.
     return count, w * (count / jnp.where(total == 0, jnp.ones_like(total), total))
+
+
+def _scaled_weights(n: int, shares: Array | None, scale: Array | None) -> Array | None:
+    """The weights of the examples' losses, which multiply their cotangents, times a scale."""
+    if scale is None:
+        return shares
+    return jnp.full(n, scale) if shares is None else shares * scale
+
+
+def _unscaled(flat: Sequence[Statistic], structure: Any, values: PyTree, scale: Array) -> PyTree:
+    """Statistics of gradients from those of gradients times a scale."""
+
+    def unscaled(statistic: Statistic, value: PyTree) -> PyTree:
+        if statistic.degree is None:
+            raise ValueError(
+                f"{WHERE}: a loss scale needs to know how {type(statistic).__name__} changes with the scale of the "
+                "gradients. Set its attribute `degree`: 1 for what is linear in them or a norm, 2 for squares."
+            )
+        factor = scale**statistic.degree
+        return jax.tree.map(lambda x: x / factor, value)
+
+    found = [unscaled(statistic, value) for statistic, value in zip(flat, structure.flatten_up_to(values), strict=True)]
+    return jax.tree.unflatten(structure, found)
 
 
 def names_of(statistics: PyTree) -> list[str]:

@@ -14,9 +14,11 @@ from jaxnn.checks import as_arrays
 from jaxnn.layers import Layer
 from jaxnn.optim import Transformation, apply_updates
 from jaxnn.optim.base import call_update
+from jaxnn.optim.precision.loss_scale import loss_scale_of
 from jaxnn.optim.spec import build, parted
 from jaxnn.train.arguments import require_function, require_net, require_opt_state, require_optimizer
 from jaxnn.train.memo import memoized
+from jaxnn.train.precision import scaling
 from jaxnn.train.statistics import Statistics
 from jaxnn.types import Array, Key, Params, PyTree, State
 
@@ -84,7 +86,8 @@ def make_step(vg: ValueAndGrad, opt: Transformation, *, measure: Measure | None 
 
     Returns:
         `step(ts, x, y, *, key=None, weights=None) -> (ts, report)`; report["loss"] is the value BEFORE the step. The
-        means of the statistics of `per_example_vg` are reported by their names.
+        means of the statistics of `per_example_vg` are reported by their names; of `optim.dynamic_loss_scale`
+        "loss_scale" and "skipped_steps", see `precision`.
 
     Example:
         >>> from jaxnn import losses, models, optim
@@ -127,13 +130,16 @@ def one_step(vg: ValueAndGrad, opt: Transformation, measure: Measure | None) -> 
             raise TypeError(f"make_step: expected a TrainState, as train.init makes it, got {type(ts).__name__}.")
         require_opt_state("make_step", "opt_state", opt, ts.opt_state, ts.params)
 
-        def on_batch(params: Params) -> tuple[tuple[Any, ...], Params]:
-            return vg(params, ts.state, x, y, key=key, weights=weights)
+        scale = loss_scale_of(ts.opt_state)
+        how = scaling(vg, scale)
 
-        (value, state, *more), grads = _value_state_grads(on_batch(ts.params))
+        def on_batch(params: Params, **how: Any) -> tuple[tuple[Any, ...], Params]:
+            return vg(params, ts.state, x, y, key=key, weights=weights, **how)
+
+        (value, state, *more), grads = _value_state_grads(on_batch(ts.params, **how))
 
         def grad_fn(params: Params) -> Params:
-            return on_batch(params)[1]
+            return on_batch(params, **how)[1]
 
         # optax's line searches reject an extra argument that value_fn does not name.
         def value_fn(params: Params, grad_fn: Any = None, obj_fn: Any = None, statistics: Any = None) -> Array:
@@ -147,6 +153,10 @@ def one_step(vg: ValueAndGrad, opt: Transformation, measure: Measure | None) -> 
             report |= found.means
         updates, opt_state = call_update(opt, grads, ts.opt_state, ts.params, extra)
         report |= measure(ts.params, grads, updates) if measure else {}
+        if scale is not None:
+            skipped = loss_scale_of(opt_state).skipped_steps > scale.skipped_steps  # type: ignore[union-attr]
+            state = jax.tree.map(lambda new, old: jnp.where(skipped, old, new), state, ts.state)
+            report |= {"loss_scale": scale.scale, "skipped_steps": skipped.astype(jnp.float32)}
         return TrainState(apply_updates(ts.params, updates), state, opt_state), report
 
     return step

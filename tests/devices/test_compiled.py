@@ -84,7 +84,7 @@ BOUNDS = {
     "block in bfloat16 clipped sum": Bound(112, 148),
     "small gpt untied norms and gradient, streamed": Bound(432, 420, memory=1.15, beside=0),
     "small gpt untied clipped sum by parameter, one pass": Bound(522, 600, memory=1.55, beside=0),
-    "small decoder gradient by backprop": Bound(215, 230, memory=1.25, beside=0),
+    "small decoder gradient by backprop": Bound(215, 230, memory=1.4, beside=0),
     "small decoder gradient by backprop, stacked": Bound(380, 385, memory=2.5, beside=0),
     "adam update": Bound(26, 24),
     "sgd with momentum update": Bound(25, 24),
@@ -124,10 +124,11 @@ def test_attention_by_blocks_takes_less_memory_than_all_scores(target: str, shar
 
 
 def test_the_gradient_by_hand_moves_less_than_that_by_jax() -> None:
-    """Where scores are stored, on the H200: `jax.grad` multiplies cotangents of products as float32."""
+    """Where scores are stored, on the H200; by both all products are of bfloat16."""
     ours, plain = (report(f"small decoder gradient by {which}", "cuda") for which in ("backprop", "jax.grad"))
-    assert ours.bytes <= 0.8 * plain.bytes
-    assert ours.seconds <= 0.85 * plain.seconds
+    assert set(ours.flops) == set(plain.flops) == {"bf16/default"}
+    assert ours.bytes <= 0.85 * plain.bytes
+    assert ours.seconds <= 0.9 * plain.seconds
 
 
 def test_scores_stay_on_the_chip_of_a_tpu() -> None:

@@ -156,6 +156,7 @@ WHOLE: dict[str, Maker] = {
     "chain": lambda rate: optim.chain(optim.clip_by_global_norm(0.2), optim.scale_by_adam(), optim.scale(-rate)),
     "conditionally_mask": lambda rate: optim.conditionally_mask(optim.adam(rate), lambda step: step > 1),
     "dpsgd": lambda rate: of_examples(optim.dpsgd(rate, 0.5, 0.1, 0, momentum=0.9)),
+    "dynamic_loss_scale": lambda rate: optim.dynamic_loss_scale(optim.adam(rate)),
     "flatten": lambda rate: optim.flatten(optim.adam(rate)),
     "inject_hyperparams": lambda rate: optim.inject_hyperparams(optim.adam)(rate),
     "inject_stateful_hyperparams": lambda rate: optim.inject_stateful_hyperparams(optim.adam)(rate),

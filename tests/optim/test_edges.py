@@ -124,6 +124,7 @@ MASKED = {
     "partition": optim.partition({True: optim.adam(0.1), False: optim.set_to_zero()}, MASK),
     "selective_transform": optim.selective_transform(optim.adam(0.1), freeze_mask={"w": False, "n": True}),
     "apply_if_finite": optim.apply_if_finite(optim.masked(optim.adam(0.1), MASK), 1),
+    "dynamic_loss_scale": optim.dynamic_loss_scale(optim.masked(optim.adam(0.1), MASK)),
     "conditionally_mask": optim.conditionally_mask(optim.masked(optim.adam(0.1), MASK), lambda step: step >= 0),
     "inject_hyperparams": optim.inject_hyperparams(lambda rate: optim.masked(optim.adam(rate), MASK))(0.1),
 }

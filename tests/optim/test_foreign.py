@@ -66,6 +66,7 @@ CONDITIONAL = {
     "conditionally_mask": lambda t: optim.conditionally_mask(t, lambda step: step >= 0),
     "conditionally_transform": lambda t: optim.conditionally_transform(t, lambda step: step >= 0),
     "accumulate": lambda t: optim.accumulate(t, 1),
+    "dynamic_loss_scale": optim.dynamic_loss_scale,
 }
 
 

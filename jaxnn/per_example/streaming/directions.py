@@ -35,6 +35,7 @@ class Directional(Statistic):
     """
 
     adds_up = True
+    degree = 1
 
     direction: Params
 

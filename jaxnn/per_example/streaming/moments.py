@@ -34,6 +34,7 @@ class SecondMoment(Statistic):
 
     needs = frozenset({SQUARES})
     adds_up = True
+    degree = 2
 
     def prepare(self, param: Parameter, params: tuple[Parameter, ...]) -> Part:
         return Part(param.path, None)
@@ -67,6 +68,7 @@ class Variance(Statistic):
     """
 
     adds_up = True
+    degree = 2
 
     ddof: int = 0
 

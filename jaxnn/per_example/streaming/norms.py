@@ -48,6 +48,7 @@ class SqNorms(Statistic):
 
     needs = frozenset({SQ_NORMS})
     adds_up = True
+    degree = 2
 
     by: str | Mapping[str, str | Sequence[str]] | None = None
 
@@ -119,6 +120,7 @@ class Margin(Statistic):
     """
 
     adds_up = True
+    degree = 1
 
     def prepare(self, param: Parameter, params: tuple[Parameter, ...]) -> Part | None:
         return Part("")

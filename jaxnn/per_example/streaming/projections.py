@@ -59,6 +59,7 @@ class Projection(Statistic):
     """
 
     adds_up = True
+    degree = 1
 
     key: Key
     k: int | None = None

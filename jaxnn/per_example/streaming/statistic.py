@@ -178,6 +178,10 @@ class Statistic(abc.ABC):
     """Whether values add up over parts of a parameter of any shapes, as squared norms do: then the output layer of
     `losses.chunked_softmax_cross_entropy` comes in chunks of classes, else in one piece."""
 
+    degree: ClassVar[int | None] = None
+    """k, where gradients c g have the statistic c^k of those of g, which the scaled losses of float16 need: 1 for what
+    is linear or a norm, 2 for squares. None is unknown."""
+
     @abc.abstractmethod
     def prepare(self, param: Parameter, params: tuple[Parameter, ...]) -> Part | None:
         """What the uses of `param`, one of all trained `params`, contribute; None for nothing."""

@@ -55,6 +55,7 @@ OURS: dict[str, Callable[[], Any]] = {
     "identity": lambda: measured(optim.identity()),
     "lookahead": lambda: lookahead(optim.adam(0.1)),
     "nesterov_lookahead": lambda: optim.nesterov_lookahead(0.1),
+    "dynamic_loss_scale": lambda: optim.dynamic_loss_scale(optim.adam(0.1)),
     "master_weights": lambda: optim.master_weights(optim.adam(0.1)),
     "monitor": lambda: measured(optim.monitor({"norm": optim.global_norm, "all": lambda u: u})),
     "measure_with_ema": lambda: measured(optim.monitor({"norm": optim.measure_with_ema(optim.global_norm, 0.9)})),
