@@ -39,7 +39,7 @@ class StagedProgram:
         self.one = self._jit(stages.piece(1)).lower(at, jnp.int32(0), *runs.shared).compile()
         """One epoch, whose memory is that of all."""
 
-    def call(self, start: int, stop: int, store: Store, pace: Pace, signals: StopSignals) -> PyTree:
+    def call(self, start: int, stop: int, store: Store, pace: Pace, signals: StopSignals | None) -> PyTree:
         """The outputs of runs start to stop - 1, from where the store has them.
 
         Raises:
@@ -59,11 +59,12 @@ class StagedProgram:
             reports.append(jax.tree.map(np.asarray, jax.device_get(part)))
             pace.ran(count, time.perf_counter() - began)
             at, done = (self._placed(carry), given), done + count
-            if done < self._stages.epochs and (pace.due(done) or signals.look()):
+            name = signals.look() if signals is not None else ""
+            if done < self._stages.epochs and (pace.due(done) or name):
                 reports = [joined(reports)]
                 store.save_unfinished(start, stop, self._size, done, at[0], reports[0])
                 pace.saved()
-            if name := signals.look():
+            if name:
                 raise Stopped(name, store.folder)
         found = (joined(reports), *self._jit(self._stages.end)(at, *self._runs.shared))
         return jax.tree.map(lambda leaf: np.asarray(leaf)[: stop - start], jax.device_get(found))

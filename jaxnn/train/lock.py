@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,6 +20,10 @@ NAME = "lock.json"
 WRITING = 5.0
 """Seconds after which a lock file without a readable owner counts as abandoned."""
 
+BEAT, SILENT = 30.0, 600.0
+"""Seconds between two signs of life of a lock's owner; seconds without one after which an owner on another host counts
+as gone: a job that is preempted may begin again on another machine."""
+
 
 class FolderInUseError(OSError):
     """The folder is locked by another process, or by another call in this one."""
@@ -27,14 +33,16 @@ class FolderLock:
     """A lock file that names its owner: process, host, start of that process, time of locking.
 
     The file is created atomically, so that one of two processes gets it. A lock whose process has ended on this host is
-    taken over, and so is one older than `WRITING` without a readable owner. A lock from another host is never taken
-    over: whether its process still runs cannot be determined here.
+    taken over, and so is one older than `WRITING` without a readable owner. Whether a process on another host still
+    runs cannot be determined here: its lock is taken over if the file was not touched for `SILENT` seconds, as the
+    owner does every `BEAT`.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None] | None = None) -> None:
         self.path = folder / NAME
         self._say = say
         self._held = False
+        self._released = threading.Event()
 
     def acquire(self) -> None:
         """Lock the folder, which must exist.
@@ -48,12 +56,20 @@ class FolderLock:
             if not self._made():
                 self._refuse()
         self._held = True
+        self._released.clear()
+        threading.Thread(target=self._beat, daemon=True).start()
 
     def release(self) -> None:
         """Unlock the folder, if this lock was acquired."""
+        self._released.set()
         if self._held:
             self.path.unlink(missing_ok=True)
             self._held = False
+
+    def _beat(self) -> None:
+        while not self._released.wait(BEAT):
+            with contextlib.suppress(OSError):
+                os.utime(self.path)
 
     def _made(self) -> bool:
         """Create the file atomically; whether it did not exist before."""
@@ -80,7 +96,9 @@ class FolderLock:
             self._refuse()
         aside.unlink()
         if self._say is not None:
-            who = "an unknown process" if owner is None else f"process {owner['pid']}, which has ended"
+            who = (
+                "an unknown process" if owner is None else f"process {owner['pid']} on {owner['host']}, which has ended"
+            )
             since = "" if owner is None else f", since {owner['since']}"
             self._say(f"{self.path.parent} was locked by {who}{since}: taken over")
 
@@ -90,10 +108,11 @@ class FolderLock:
         A file without a readable owner comes from a full disk or from a process killed while writing; writing a lock
         takes less than `WRITING` seconds.
         """
-        if owner is not None:
-            return owner["host"] != socket.gethostname() or _runs(owner["pid"], owner["started"])
+        if owner is not None and owner["host"] == socket.gethostname():
+            return _runs(owner["pid"], owner["started"])
+        patience = WRITING if owner is None else SILENT
         try:
-            return not self.path.is_file() or time.time() - self.path.stat().st_mtime < WRITING
+            return not self.path.is_file() or time.time() - self.path.stat().st_mtime < patience
         except FileNotFoundError:  # unlocked in the meantime
             return True
 

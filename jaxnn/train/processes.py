@@ -42,6 +42,14 @@ def by_first(what: str, action: Callable[[], T]) -> T | None:
     return found
 
 
+def together(what: str) -> None:
+    """Wait until all processes are here."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(f"jaxnn: {what}")
+
+
 def require_no_handler() -> None:
     """Raise ValueError if SIGTERM has a handler of Python's: JAX's own must get it in several processes.
 

@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxnn.checks import as_arrays, as_numpy, count_of, require_leading_axis, require_positive_int
 from jaxnn.train.chunks import StagedProgram
 from jaxnn.train.pace import SAVE_EVERY, Pace, SaveEvery
+from jaxnn.train.processes import agreed, together
 from jaxnn.train.progress import Bar
 from jaxnn.train.signals import Stopped, StopSignals
 from jaxnn.train.staged import Stages
@@ -59,7 +60,8 @@ def map_runs(
             for 64 on each device, 32 on a CPU. 1 means no `vmap`: for convolutions on a CPU, where `vmap` over kernels
             makes slow grouped convolutions.
         folder: where finished chunks are saved, each in a file with a checksum; a call with the same runs resumes from
-            them, with any chunk and devices. The folder is locked during a call. None saves nothing.
+            them, with any chunk and devices. The folder is locked during a call. Several processes that share it (on
+            `jax.distributed`) each compute a part of the chunks. None saves nothing: each process computes all.
         progress: whether to show a bar with the time left (one line per chunk where the output is not a terminal); or
             a function that is called with (runs done, runs in all) instead.
         each: number of runs that one input stands for, counted in `chunk` and the bar; one call of `run` makes them.
@@ -120,9 +122,11 @@ def map_program(
         program.mesh_of_its_own(),
         Bar(n * each, enabled=progress is True, text="runs") as bar,
         Store(folder, program, say=bar.say if progress else None) as store,
-        StopSignals() if folder is not None else contextlib.nullcontext() as signals,
+        # Several processes each have their own chunks, and do not stop at one of them.
+        StopSignals() if folder is not None and jax.process_count() == 1 else contextlib.nullcontext() as signals,
     ):
         parts = store.load()
+        elsewhere = {} if folder is None else _of_other_processes(parts, n, agreed(size))
 
         def report() -> None:
             done = each * sum(stop - start for start, stop in parts)
@@ -132,13 +136,13 @@ def map_program(
                 bar.to(done, f"{done}/{n * each} runs")
 
         report()
-        while (start := _first_missing(parts, n)) < n:
+        while (start := _first_missing({**parts, **elsewhere}, n)) < n:
             compiled, size = program.fitting(size, budget, len(devices))
             if each > 1 and program.bytes_of(compiled) > budget:
                 raise MemoryError(f"map_runs: {each} runs at once take more than {budget} bytes.")
-            stop = min(start + size, _next_done(parts, start, n))
+            stop = min(start + size, _next_done({**parts, **elsewhere}, start, n))
             try:
-                if isinstance(compiled, StagedProgram) and signals is not None:
+                if isinstance(compiled, StagedProgram):
                     found = compiled.call(start, stop, store, Pace("sweep", save_every), signals)
                 else:
                     found = program.call(compiled, start, stop, size)
@@ -152,6 +156,9 @@ def map_program(
             report()
             if signals is not None and (name := signals.look()) and _first_missing(parts, n) < n:
                 raise Stopped(name, store.folder)
+        if elsewhere:
+            together("the runs of all processes")
+            parts = store.load()
     ordered = [parts[key] for key in sorted(parts)]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *ordered)
 
@@ -292,6 +299,19 @@ def _halved(size: int, step: int, error: Exception) -> int:
     if size <= step:
         raise MemoryError(f"map_runs: not even one run on each of {step} devices fits into memory: {error}") from error
     return max(size // 2 // step, 1) * step
+
+
+def _of_other_processes(parts: Any, n: int, size: int) -> dict[tuple[int, int], None]:
+    """The chunks that other processes compute, where there are several: each takes its turn."""
+    missing, found = {**parts}, dict[tuple[int, int], None]()
+    turn = 0
+    while jax.process_count() > 1 and (start := _first_missing(missing, n)) < n:
+        chunk = start, min(start + size, _next_done(missing, start, n))
+        missing[chunk] = None
+        if turn % jax.process_count() != jax.process_index():
+            found[chunk] = None
+        turn += 1
+    return found
 
 
 def _first_missing(parts: Any, n: int) -> int:

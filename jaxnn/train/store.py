@@ -18,6 +18,7 @@ import numpy as np
 from jaxnn.files import make_folder, write_bytes
 from jaxnn.train import checkpoints
 from jaxnn.train.lock import FolderLock
+from jaxnn.train.processes import by_first
 from jaxnn.types import PyTree
 
 NAME = re.compile(r"runs-(\d{8,})-(\d{8,})\.npz")
@@ -63,13 +64,18 @@ class Store:
         self.stamp = "" if folder is None else program.stamp()
 
     def __enter__(self) -> Self:
+        if self.folder is not None:
+            by_first("lock the folder", self._opened)
+        return self
+
+    def _opened(self) -> None:
+        """Lock the folder, and remove what a process that was killed while writing left."""
         if self.folder is not None and self.lock is not None:
             make_folder(self.folder)
             self.lock.acquire()
-            for part in self.folder.glob(".*.part"):  # left by a process that was killed while writing
+            for part in self.folder.glob(".*.part"):
                 with contextlib.suppress(OSError):  # or a folder of that name
                     part.unlink()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

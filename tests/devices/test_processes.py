@@ -68,7 +68,8 @@ def test_a_run_goes_on_in_another_number_of_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_stops_both_at_one_step(tmp_path: Path) -> None:
-    run("stopping,refused", 2, tmp_path)
+def test_a_shared_sweep_and_a_signal_to_one_process(tmp_path: Path) -> None:
+    run("sweeping,stopping,refused", 2, tmp_path)
+    assert_same(tmp_path / "sweep.npz", tmp_path / "sweep-expected.npz")
     with np.load(tmp_path / "stopped.npz") as found:
         assert 2 <= found["arr_0"] < 400

@@ -277,3 +277,24 @@ def test_two_processes_on_one_folder(tmp_path: Path) -> None:
     third = subprocess.run(command, capture_output=True, text=True, input="\n\n", check=False)
     assert third.returncode == 0, third.stderr
     assert "taken over" in third.stderr
+
+
+def test_a_silent_lock_of_another_host_is_taken_over(folder: Path, capsys: Any) -> None:
+    """A job that was preempted begins again on another machine, where nobody removes its lock."""
+    lock_of(folder, host="elsewhere")
+    os.utime(folder / "lock.json", (time.time() - 700,) * 2)
+    assert_whole(runs_in(folder, progress=True))
+    assert "on elsewhere, which has ended" in capsys.readouterr().err
+
+
+def test_the_owner_of_a_lock_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jaxnn.train.lock.BEAT", 0.01)
+    lock = FolderLock(tmp_path)
+    lock.acquire()
+    os.utime(lock.path, (0, 0))
+    deadline = time.monotonic() + 10
+    while lock.path.stat().st_mtime == 0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert lock.path.stat().st_mtime > time.time() - 60
+    lock.release()
+    assert not lock.path.exists()

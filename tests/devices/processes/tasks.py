@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxnn import backprop, losses, models, optim, per_example, train
 from jaxnn.layers import BatchNorm, Conv, Dense, Dropout, Flatten, Relu
+from jaxnn.train.store import Store
 
 KEY = jax.random.key(0)
 N, B = 48, 16
@@ -168,10 +169,36 @@ def refused(folder: Path) -> None:
     signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
+def sweeping(folder: Path) -> None:
+    """The processes share the chunks of a sweep and its folder."""
+    x, y = problem(16)
+    settings = {"rate": np.linspace(0.01, 0.1, 6)}
+    how: dict[str, Any] = {"keys": jax.random.split(KEY, 2), "epochs": 3, "batch_size": B, "progress": False}
+    net = models.mlp([16, 8, 8])
+
+    def swept(place: Path | None) -> Any:
+        return train.sweep(lambda s: optim.sgd(s["rate"]), settings, net, LOSS, (x, y), chunk=4, folder=place, **how)
+
+    made: list[tuple[int, int]] = []
+    save = Store.save
+
+    def counted(self: Any, start: int, stop: int, found: Any) -> None:
+        made.append((start, stop))
+        save(self, start, stop, found)
+
+    Store.save = counted  # type: ignore[method-assign]
+    found = swept(folder / "sweep")
+    Store.save = save  # type: ignore[method-assign]
+    assert len(made) == len(list((folder / "sweep").glob("runs-*.npz"))) // jax.process_count() > 0, made
+    write(folder, "sweep", found.curves)
+    write(folder, "sweep-expected", swept(None).curves)
+
+
 TASKS: dict[str, Callable[[Path], None]] = {
     "training": training,
     "gradients": gradients,
     "saving": saving,
     "stopping": stopping,
     "refused": refused,
+    "sweeping": sweeping,
 }
