@@ -152,6 +152,8 @@ def ended(folder: Path, seeds: Sequence[int], outcome: Callable[..., Ended]) -> 
         raise ValueError(f"{folder / RESULT} and {METRICS} are not those of a run ({error}).") from None
     if not set(found) <= set(seeds):
         raise ValueError(f"{folder / RESULT} has results of other seeds than {CONFIG}.")
+    if len(found) == len(seeds):
+        wide_console().print(f"{folder} has ended: nothing is left to train", highlight=False, soft_wrap=True)
     return found
 
 

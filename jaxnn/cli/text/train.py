@@ -100,7 +100,8 @@ def train_text(
         title = f"Learning curves: {corpus.name}, {config.model}"
         figure = plots.curves([o.history for o in outcomes], title=title, unit="nats per token")
         plots.save(figure, folder / "curves.png")
-        params, _ = jax.eval_shape(lambda key: net.init(key, corpus.validation[0].shape[1:]), jax.random.key(0))
+        example = jax.ShapeDtypeStruct((config.length,), jnp.int32)
+        params, _ = jax.eval_shape(lambda key: net.init(key, example), jax.random.key(0))
         _print_table(config, corpus, tree.size(params), outcomes, folder)
     return folder, outcomes
 
