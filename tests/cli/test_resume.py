@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -103,7 +102,6 @@ def assert_same(found: Path, expected: Path) -> None:
     ("count", "owner", "name"),
     [
         (2, Saver, "save"),  # within the second epoch
-        (0, Saver, "save"),
         (7, Saver, "save"),  # seed 1
         (1, training, "append_metrics"),
         (6, training, "append_metrics"),
@@ -128,7 +126,7 @@ def test_a_killed_training_of_images_goes_on_to_the_same_folder(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("saves", [0, 1, 3, 6, 8])
+@pytest.mark.parametrize("saves", [1, 3, 6, 8])
 def test_a_killed_training_on_text_goes_on_to_the_same_folder(
     saves: int, text: Path, text_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,44 +310,44 @@ def test_a_log_without_its_package_is_told_before_training(capsys: Any, monkeypa
     assert capsys.readouterr().err == told
 
 
-def started(out: Path, *words: str) -> subprocess.Popen[str]:
-    """A training in a process of its own, after its third epoch."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "jaxnn", *IMAGES, "--epochs", "1000000", *words, "--out", str(out)],
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+LONG = ["train", "--epochs", "1000000", "--hidden", "8", "--batch-size", "300", "--save-every", "3"]
+
+
+def started(out: Path) -> subprocess.Popen[str]:
+    """A long training in a process of its own, after its third epoch."""
+    words = [sys.executable, "-m", "jaxnn", *LONG, "--out", str(out)]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 100
     while not (out / "metrics.jsonl").is_file() or len((out / "metrics.jsonl").read_text().splitlines()) < 3:
-        assert time.monotonic() < end
-        assert process.poll() is None
+        if time.monotonic() > end or process.poll() is not None:
+            process.kill()
+            pytest.fail(f"no third epoch: {process.communicate()[1]}")
         time.sleep(0.02)
     return process
-
-
-LONG = ("--schedule", "constant", "--learning-rate", "1e-9", "--patience", "1000000")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_to_a_process(number: signal.Signals, code: int, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    process = started(out, *LONG)
+    process = started(out)
     process.send_signal(number)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == code
     assert said.splitlines()[-1].endswith(f"of seed 0 done; go on with: jaxnn train --resume {out}")
     assert not list(out.rglob("lock.json"))
     done = len(lines(out))
-    assert f"with {done} of 1000000 epochs" in said
+    assert f"with {done} of 1,000,000 epochs" in said
 
 
 @pytest.mark.slow
 def test_a_killed_process_goes_on(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "run"
-    process = started(out, *LONG)
+    process = started(out)
     process.kill()
     process.communicate()
-    before = strip(lines(out))
+    whole, _, _ = (out / "metrics.jsonl").read_text().rpartition("\n")
+    before = strip(map(json.loads, whole.splitlines()))
     append = training.append_metrics
 
     def stopping(folder: Path, record: Any) -> None:
@@ -358,9 +356,6 @@ def test_a_killed_process_goes_on(tmp_path: Path, capsys: Any, monkeypatch: pyte
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(training, "append_metrics", stopping)
-    with contextlib.suppress(IndexError):
-        if not (out / "metrics.jsonl").read_text().endswith("\n"):
-            before = before[:-1]
     assert main(["train", "--resume", str(out)]) == 143
     assert f"{out} was locked by process {process.pid}, which has ended" in capsys.readouterr().err
     found = strip(lines(out))
