@@ -79,7 +79,8 @@ def tensorboard(folder: str | Path) -> Log:
     package = library("tensorboard")
 
     def begin(first: int) -> Writer:
-        writer = package.SummaryWriter(str(folder), purge_step=first)
+        # Names have the time in seconds: a file of the same second would be overwritten.
+        writer = package.SummaryWriter(str(folder), purge_step=first, filename_suffix=f".{first:08d}")
 
         def write(scalars: dict[str, float], epoch: int) -> None:
             for name, value in scalars.items():

@@ -1,4 +1,4 @@
-"""Records of a fit in TensorBoard's files, read back, and in W&B and trackio, of which only the calls are known here."""
+"""Records of a fit in TensorBoard's files, read back, and in W&B and trackio, of which the calls alone are tested."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def fitted(log: Any, epochs: int = 3, **settings: Any) -> train.FitResult:
 
 
 def events(folder: Path) -> Iterator[Any]:
-    """The events of all files of a folder, the oldest first."""
+    """The events of all files of a folder, in the order in which TensorBoard reads them."""
     proto = pytest.importorskip("tensorboardX.proto.event_pb2", reason="tensorboardX is not installed")
-    for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns):
+    for path in sorted(folder.iterdir()):
         content = path.read_bytes()
         while content:  # length, its CRC, data, their CRC
             (length,) = struct.unpack("<Q", content[:8])
