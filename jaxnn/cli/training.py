@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxnn import files
 from jaxnn.checks import count_of
@@ -179,19 +180,21 @@ def write_metrics(folder: Path, histories: Mapping[int, Sequence[Record]]) -> No
         files.write_text(folder / METRICS, "".join(f"{line}\n" for line in lines))
 
 
-def mesh_of(devices: int) -> jax.sharding.Mesh | None:
+def mesh_of(devices: int) -> Mesh | None:
     """A mesh of the first devices of this process; None for one."""
     there = jax.local_devices()
     if devices > len(there):
         raise ValueError(f"train: --devices {devices} exceeds the {count_of(len(there), 'device')} here.")
-    return None if devices == 1 else jax.make_mesh((devices,), ("data",), devices=there[:devices])
+    if devices == 1:
+        return None
+    return jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=there[:devices])
 
 
-def replicated(values: Any, mesh: jax.sharding.Mesh | None) -> Any:
+def replicated(values: Any, mesh: Mesh | None) -> Any:
     """Arrays on the devices once, for all seeds."""
     if mesh is None:
         return jax.device_put(values)
-    return jax.device_put(values, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    return jax.device_put(values, NamedSharding(mesh, PartitionSpec()))
 
 
 def open_log(kind: LOGS, folder: Path, seed: int) -> contextlib.AbstractContextManager[Callable[..., None]]:
