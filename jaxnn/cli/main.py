@@ -28,7 +28,7 @@ from jaxnn.cli.race import RaceConfig, race
 from jaxnn.cli.recipes import RECIPES
 from jaxnn.cli.runs import CONFIG, read_config
 from jaxnn.cli.stopping import last_line, terminating
-from jaxnn.cli.study import STUDIES, study
+from jaxnn.cli.study import STUDIES, resumed, study
 from jaxnn.cli.text.config import MODELS, TextConfig
 from jaxnn.cli.text.predict import PromptConfig, is_text_run, predict_text, read_text_config
 from jaxnn.cli.text.train import train_text
@@ -212,7 +212,12 @@ def _playground(words: list[str]) -> None:
 def _study(words: list[str]) -> None:
     about = [(each.module.__doc__ or "").splitlines()[0] for each in STUDIES.values()]
     name = _named("study", "studies", STUDIES, words, about)
-    if name is not None:
+    run, rest = _take_once(words[1:], "--resume", "the folder of a study")
+    if name is not None and run is not None:
+        if rest:
+            raise UsageError(f"study {name}: --resume goes on with the options of its folder: omit {' '.join(rest)}")
+        resumed(name, Path(run))
+    elif name is not None:
         study(name, _parse(f"study {name}", STUDIES[name].config, words[1:], None))
 
 

@@ -47,16 +47,17 @@ Record: TypeAlias = dict[str, float]
 
 @contextlib.contextmanager
 def training_folder(
-    out: Path | None, name: str, resume: Path | None, write_config: Callable[[Path], None]
+    out: Path | None, name: str, resume: Path | None, write_config: Callable[[Path], None], command: str = "train"
 ) -> Iterator[Path]:
-    """The folder of a training: a new one with its config.json, or the one to resume; locked.
+    """The folder of a command that trains: a new one with its config.json, or the one to resume; locked.
 
     The message of an error or interruption says what is in it and how to go on.
 
     Args:
         out, name: as in `new_folder`.
-        resume: the folder of a run that `jaxnn train` began; None for a new one.
+        resume: the folder of a run that the command began; None for a new one.
         write_config: writes config.json of a new one.
+        command: what goes on: `jaxnn COMMAND --resume FOLDER`.
     """
     with run_folder(out, name, worthless=[CONFIG]) if resume is None else contextlib.nullcontext(resume) as folder:
         try:
@@ -67,13 +68,13 @@ def training_folder(
         except BaseException as error:
             _remove_unused(folder / CHECKPOINTS)
             if (folder / CHECKPOINTS).is_dir():
-                tell_kept(error, f"{kept(folder)}; {how_to_go_on(folder)}")
+                tell_kept(error, f"{kept(folder)}; {how_to_go_on(folder, command)}")
             raise
 
 
-def how_to_go_on(folder: Path) -> str:
-    """The command that resumes a run."""
-    return f"go on with: jaxnn train --resume {shlex.quote(str(folder))}"
+def how_to_go_on(folder: Path, command: str = "train") -> str:
+    """The words that resume a run."""
+    return f"go on with: jaxnn {command} --resume {shlex.quote(str(folder))}"
 
 
 @contextlib.contextmanager
@@ -92,10 +93,10 @@ def _remove_unused(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def require_resumable(folder: Path) -> None:
-    """Raise unless `jaxnn train` began a run there that can go on, or has ended."""
+def require_resumable(folder: Path, command: str = "train") -> None:
+    """Raise unless the command began a run there that can go on, or has ended."""
     if not (folder / CONFIG).is_file():
-        raise FileNotFoundError(f"{folder} is not a run: it has no {CONFIG}. Begin one with: jaxnn train")
+        raise FileNotFoundError(f"{folder} is not a run: it has no {CONFIG}. Begin one with: jaxnn {command}")
     if (folder / PARAMS).is_file() and not any((folder / name).exists() for name in (RESULT, CHECKPOINTS)):
         raise FileNotFoundError(
             f"{folder} has parameters, but neither {RESULT} nor {CHECKPOINTS}: where its training was is not known."

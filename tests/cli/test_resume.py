@@ -18,6 +18,7 @@ from jaxnn import data, files
 from jaxnn.cli import train as training
 from jaxnn.cli.main import main
 from jaxnn.train import checkpoints
+from jaxnn.train.feeds import ArrayFeed
 from jaxnn.train.lock import FolderLock
 from jaxnn.train.saving import Saver
 from tests.helpers import slow
@@ -361,3 +362,43 @@ def test_a_killed_process_goes_on(tmp_path: Path, capsys: Any, monkeypatch: pyte
     found = strip(lines(out))
     assert [record["epoch"] for record in found] == list(range(1, len(before) + 3))
     assert found[: len(before)] == before, "repeated to the bit"
+
+
+TASKS = [
+    "study", "tasks", "--tasks", "parity", "--networks", "RNN", "GRU", "--width", "4", "--epochs", "3", "--steps", "2",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_study_of_many_runs_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert main([*TASKS, "--out", str(whole)]) == 0
+    save, saves = Saver.save, []
+
+    def sending(self: Any, saved: Any) -> None:
+        saves.append(1)
+        save(self, saved)
+        if len(saves) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as context:
+        context.setattr(Saver, "save", sending)
+        assert main([*TASKS, "--out", str(out)]) == 143
+    said = capsys.readouterr().err.splitlines()[-1]
+    told = f"jaxnn: terminated; {out} keeps checkpoints, config.json; go on with: jaxnn study tasks --resume {out}"
+    assert said == told
+    runs = []
+    feed = ArrayFeed.run
+    monkeypatch.setattr(ArrayFeed, "run", lambda *given: runs.append(given[3]) or feed(*given))
+    assert main(["study", "tasks", "--resume", str(out)]) == 0
+    assert runs == [3], "the last epoch of the second run"
+    assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
+    assert (out / "result.json").read_bytes() == (whole / "result.json").read_bytes()
+    for words, text in (
+        (["study", "tasks", "--resume", str(out)], "has ended"),
+        (["study", "norms", "--resume", str(out)], "only tasks can be resumed"),
+        (["study", "tasks", "--resume", str(out), "--epochs", "9"], "omit --epochs 9"),
+        (["study", "tasks", "--resume", str(tmp_path)], "is not a run: it has no config.json"),
+    ):
+        assert main(words) == 2
+        assert text in capsys.readouterr().err
