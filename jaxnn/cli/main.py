@@ -34,6 +34,7 @@ from jaxnn.cli.text.predict import PromptConfig, is_text_run, predict_text, read
 from jaxnn.cli.text.train import train_text
 from jaxnn.cli.train import train
 from jaxnn.cli.training import FREE, require_resumable
+from jaxnn.cli.watch import WatchConfig, watch
 from jaxnn.cli.words import UsageError, gathered, named_fields
 from jaxnn.train import DivergedError
 
@@ -59,6 +60,7 @@ USAGE = f"""usage: jaxnn COMMAND [OPTIONS]
 commands:
   train      train a network on images and write a run folder; with no option, on the embedded digits;
              a language model:  jaxnn train --data text;  one that was stopped goes on:  jaxnn train --resume RUN
+  watch      show the epochs of a training in another process:  jaxnn watch RUN
   predict    apply a finished run to images:  jaxnn predict RUN IMAGES;  to a text:  jaxnn predict RUN --prompt TEXT
   compare    race optimizers, or compare ours to optax's:  jaxnn compare race, jaxnn compare parity --all
   study      study per-example gradients, or networks on sequences:  jaxnn study NAME
@@ -135,8 +137,8 @@ def _drop_output() -> None:
 
 def _command(name: str) -> Callable[[list[str]], int | None]:
     commands: dict[str, Callable[[list[str]], int | None]] = {
-        "train": _train, "predict": _predict, "compare": _compare, "study": _study, "playground": _playground,
-        "gallery": _gallery,
+        "train": _train, "watch": _watch, "predict": _predict, "compare": _compare, "study": _study,
+        "playground": _playground, "gallery": _gallery,
     }  # fmt: skip
     if name not in commands:
         raise UsageError(f"no command {name!r}{nearest_name(name, commands)}; there are: {', '.join(commands)}")
@@ -203,6 +205,10 @@ def _holds_text_run(folder: Path) -> bool:
     with contextlib.suppress(OSError, ValueError):
         return is_text_run(files.read_json(folder / CONFIG))
     return False
+
+
+def _watch(words: list[str]) -> None:
+    watch(_parse("watch", WatchConfig, words, None))
 
 
 def _playground(words: list[str]) -> None:

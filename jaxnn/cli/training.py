@@ -30,7 +30,7 @@ from jaxnn.checks import count_of
 from jaxnn.cli.runs import CONFIG, METRICS, PARAMS, kept, run_folder, tell_kept, wide_console
 from jaxnn.cli.stopping import STOPS
 from jaxnn.cli.words import LOGS
-from jaxnn.train import checkpoints, logging
+from jaxnn.train import DivergedError, checkpoints, logging
 from jaxnn.train.lock import FolderLock
 from jaxnn.train.progress import say
 
@@ -67,7 +67,7 @@ def training_folder(
                 yield folder
         except BaseException as error:
             _remove_unused(folder / CHECKPOINTS)
-            if (folder / CHECKPOINTS).is_dir():
+            if (folder / CHECKPOINTS).is_dir() and not isinstance(error, DivergedError):  # which would diverge again
                 tell_kept(error, f"{kept(folder)}; {how_to_go_on(folder, command)}")
             raise
 

@@ -22,6 +22,7 @@ from jaxnn.train.feeds import ArrayFeed
 from jaxnn.train.lock import FolderLock
 from jaxnn.train.saving import Saver
 from tests.helpers import slow
+from tests.train.test_logging import Service, shown
 
 IMAGES = [
     "train", "--epochs", "4", "--hidden", "8", "--dropout", "0.1", "--batch-size", "300", "--seeds", "2", "--patience",
@@ -312,6 +313,59 @@ def test_a_log_without_its_package_is_told_before_training(capsys: Any, monkeypa
 
 
 LONG = ["train", "--epochs", "1000000", "--hidden", "8", "--batch-size", "300", "--save-every", "3"]
+
+
+@pytest.mark.slow
+def test_a_log_has_each_epoch_of_each_seed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
+    out = tmp_path / "run"
+    with monkeypatch.context() as context:
+        killed_after(6, Saver, "save", context)
+        with pytest.raises(Killed):
+            main([*IMAGES, "--log", "tensorboard", "--out", str(out)])
+    assert main(["train", "--resume", str(out)]) == 0
+    for seed in (0, 1):
+        found = [(step, value) for name, step, value in shown(out / "tensorboard" / f"seed-{seed}") if name == "loss"]
+        assert found == [(r["epoch"], np.float32(r["loss"])) for r in lines(out) if r["seed"] == seed]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_a_service_gets_a_run_for_each_seed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    service, out = Service(), tmp_path / "run"
+    monkeypatch.setitem(sys.modules, name, service)
+    assert main([*IMAGES, "--log", name, "--out", str(out)]) == 0
+    begun = [call[1] for call in service.calls if call[0] == "init"]
+    identity = files.read_json(out / "config.json")["id"]
+    assert [each["name"] for each in begun] == [f"run-{identity}-seed-0", f"run-{identity}-seed-1"]
+    assert begun[0]["config"]["hidden"] == [8]
+    if name == "wandb":
+        assert [each["id"] for each in begun] == [each["name"] for each in begun]
+        assert begun[0]["dir"] == str(out)
+    assert [call[0] for call in service.calls if isinstance(call[0], int)] == [1, 2, 3, 4, 1, 2, 3, 4]
+
+
+def test_watch_shows_what_there_is_and_what_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    config = {"options": {"seed": 3, "seeds": 2, "epochs": 2}}
+    files.write_json(tmp_path / "config.json", config)
+    records = [{"seed": s, "epoch": e, "loss": s + e / 10, "examples_per_second": 1.0} for s in (3, 4) for e in (1, 2)]
+    append = lambda record: files.append_line(tmp_path / "metrics.jsonl", json.dumps(record))  # noqa: E731
+    append(records[0])
+    lock = FolderLock(tmp_path)
+    lock.acquire()
+    coming = records[1:]
+
+    def pause(seconds: float) -> None:
+        append(coming.pop(0))
+        if not coming:
+            lock.release()
+
+    monkeypatch.setattr(time, "sleep", pause)
+    assert main(["watch", str(tmp_path)]) == 0
+    said = [line.split("  ")[:2] for line in capsys.readouterr().err.splitlines() if line.startswith("epoch")]
+    assert said == [[f"epoch {r['epoch']}/2", f"loss {r['loss']:.4g}"] for r in records]
+    assert main(["watch", str(tmp_path / "none")]) == 2
+    assert "is not a run: it has no config.json" in capsys.readouterr().err
 
 
 def started(out: Path) -> subprocess.Popen[str]:
