@@ -106,7 +106,7 @@ def require_resumable(folder: Path, command: str = "train") -> None:
 def stop(folder: Path, seed: int, done: int, epochs: int, signal: str) -> None:
     """End the command, whose training a signal ended after a save."""
     raise STOPS[signal](
-        f"{folder} is saved, with {done} of {count_of(epochs, 'epoch')} of seed {seed} done; {how_to_go_on(folder)}"
+        f"{folder} is saved, with {done:,} of {count_of(epochs, 'epoch')} of seed {seed} done; {how_to_go_on(folder)}"
     )
 
 

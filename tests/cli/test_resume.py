@@ -392,7 +392,7 @@ def test_a_signal_to_a_process(number: signal.Signals, code: int, tmp_path: Path
     assert said.splitlines()[-1].endswith(f"of seed 0 done; go on with: jaxnn train --resume {out}")
     assert not list(out.rglob("lock.json"))
     done = len(lines(out))
-    assert f"with {done} of 1,000,000 epochs" in said
+    assert f"with {done:,} of 1,000,000 epochs" in said
 
 
 @pytest.mark.slow
