@@ -60,8 +60,8 @@ USAGE = f"""usage: jaxnn COMMAND [OPTIONS]
 commands:
   train      train a network on images and write a run folder; with no option, on the embedded digits;
              a language model:  jaxnn train --data text;  one that was stopped goes on:  jaxnn train --resume RUN
-  watch      show the epochs of a training in another process:  jaxnn watch RUN
   predict    apply a finished run to images:  jaxnn predict RUN IMAGES;  to a text:  jaxnn predict RUN --prompt TEXT
+  watch      show the epochs of a training in another process:  jaxnn watch RUN
   compare    race optimizers, or compare ours to optax's:  jaxnn compare race, jaxnn compare parity --all
   study      study per-example gradients, or networks on sequences:  jaxnn study NAME
   playground train a small network on points of the plane and write a page that trains on
@@ -137,7 +137,7 @@ def _drop_output() -> None:
 
 def _command(name: str) -> Callable[[list[str]], int | None]:
     commands: dict[str, Callable[[list[str]], int | None]] = {
-        "train": _train, "watch": _watch, "predict": _predict, "compare": _compare, "study": _study,
+        "train": _train, "predict": _predict, "watch": _watch, "compare": _compare, "study": _study,
         "playground": _playground, "gallery": _gallery,
     }  # fmt: skip
     if name not in commands:
