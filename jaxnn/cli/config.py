@@ -14,7 +14,7 @@ import tyro
 from jaxnn import data, losses, models, optim, schedules
 from jaxnn.checks import require_between, require_positive_int
 from jaxnn.cli import rules
-from jaxnn.cli.words import require_seed
+from jaxnn.cli.words import LOGS, require_divisible, require_seed, save_interval
 from jaxnn.layers import Layer
 from jaxnn.types import Array, Key, Loss, Params, ScalarOrSchedule
 
@@ -80,6 +80,13 @@ class TrainConfig:
     """The first seed, for initial parameters, order, dropout and augmentation."""
     folder: Path | None = None
     """Folder of the four IDX files (mnist, fashion-mnist); default $JAXNN_DATA, then the cache, then download."""
+    devices: int = 1
+    """Devices of this process that each batch is split over."""
+    save_every: Annotated[str, tyro.conf.arg(metavar="STEPS|TIME")] = "60s"
+    """Time between two checkpoints, such as 60s, 10m or 1h, or a number of steps; a kill costs at most that much.
+    Checkpoints of a seed are deleted when it has ended."""
+    log: LOGS = "none"
+    """Where metrics go besides metrics.jsonl: tensorboard (event files in the run folder), wandb or trackio."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """New or empty output folder; default runs/DATA-MODEL, numbered if it exists."""
 
@@ -98,6 +105,9 @@ class TrainConfig:
                     "train: --patience needs a validation split, which --final trains on; omit one of them."
                 )
         require_seed("train", self.seed, self.seeds)
+        require_positive_int("train", "devices", self.devices)
+        require_divisible(self.batch_size, self.devices)
+        save_interval(self.save_every)
         layers = len(self.channels) * self.convolutions + len(self.hidden)
         if layers > MAX_LAYERS:
             raise ValueError(f"train: channels, convolutions and hidden make {layers} layers, at most {MAX_LAYERS}.")

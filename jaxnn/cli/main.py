@@ -26,12 +26,15 @@ from jaxnn.cli.playground import PlaygroundConfig, playground
 from jaxnn.cli.predict import PredictConfig, predict
 from jaxnn.cli.race import RaceConfig, race
 from jaxnn.cli.recipes import RECIPES
-from jaxnn.cli.runs import CONFIG
-from jaxnn.cli.study import STUDIES, study
+from jaxnn.cli.runs import CONFIG, read_config
+from jaxnn.cli.stopping import last_line, terminating
+from jaxnn.cli.study import STUDIES, resumed, study
 from jaxnn.cli.text.config import MODELS, TextConfig
-from jaxnn.cli.text.predict import PromptConfig, is_text_run, predict_text
+from jaxnn.cli.text.predict import PromptConfig, is_text_run, predict_text, read_text_config
 from jaxnn.cli.text.train import train_text
 from jaxnn.cli.train import train
+from jaxnn.cli.training import FREE, require_resumable
+from jaxnn.cli.watch import WatchConfig, watch
 from jaxnn.cli.words import UsageError, gathered, named_fields
 from jaxnn.train import DivergedError
 
@@ -56,8 +59,9 @@ USAGE = f"""usage: jaxnn COMMAND [OPTIONS]
 
 commands:
   train      train a network on images and write a run folder; with no option, on the embedded digits;
-             a language model:  jaxnn train --data text
+             a language model:  jaxnn train --data text;  one that was stopped goes on:  jaxnn train --resume RUN
   predict    apply a finished run to images:  jaxnn predict RUN IMAGES;  to a text:  jaxnn predict RUN --prompt TEXT
+  watch      show the epochs of a training in another process:  jaxnn watch RUN
   compare    race optimizers, or compare ours to optax's:  jaxnn compare race, jaxnn compare parity --all
   study      study per-example gradients, or networks on sequences:  jaxnn study NAME
   playground train a small network on points of the plane and write a page that trains on
@@ -71,13 +75,15 @@ jaxnn COMMAND --help lists the options of a command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns 0 on success, 2 with one line on standard error for `EXPECTED`, 130 after Ctrl-C.
+    """Run one command; returns 0 on success, 2 with one line on standard error for `EXPECTED`, 130 after Ctrl-C, 143
+    after SIGTERM.
 
     A command may return another code: `compare parity` returns 1 if a rule differs.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = _run(words)
+        with terminating():
+            code = _run(words)
         sys.stdout.flush()  # a full disk raises here, not at exit
         return code
     except BrokenPipeError:  # the reader of a pipe, e.g. head, has closed it
@@ -88,9 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()
         return 2
     except KeyboardInterrupt as stop:
-        told = " ".join(map(str, stop.args)) or "nothing was kept"
-        print(f"jaxnn: interrupted; {told}", file=sys.stderr)
-        return 130
+        line, code = last_line(stop)
+        print(f"jaxnn: {line}", file=sys.stderr)
+        return code
 
 
 def _run(words: list[str]) -> int:
@@ -131,8 +137,8 @@ def _drop_output() -> None:
 
 def _command(name: str) -> Callable[[list[str]], int | None]:
     commands: dict[str, Callable[[list[str]], int | None]] = {
-        "train": _train, "predict": _predict, "compare": _compare, "study": _study, "playground": _playground,
-        "gallery": _gallery,
+        "train": _train, "predict": _predict, "watch": _watch, "compare": _compare, "study": _study,
+        "playground": _playground, "gallery": _gallery,
     }  # fmt: skip
     if name not in commands:
         raise UsageError(f"no command {name!r}{nearest_name(name, commands)}; there are: {', '.join(commands)}")
@@ -140,9 +146,13 @@ def _command(name: str) -> Callable[[list[str]], int | None]:
 
 
 def _train(words: list[str]) -> None:
-    recipe, rest = _take_option(words, "--recipe")
-    if _take_option(rest, "--recipe")[0] is not None:
-        raise UsageError("--recipe is given twice: omit one of them")
+    recipe, rest = _take_once(words, "--recipe", f"a name; there are: {', '.join(RECIPES)}")
+    run, rest = _take_once(rest, "--resume", "the folder of a run")
+    if run is not None:
+        if recipe is not None:
+            raise UsageError("--resume goes on with the options of its run: omit --recipe")
+        _resume(Path(run), rest)
+        return
     if recipe is not None and recipe not in RECIPES:
         raise UsageError(f"no recipe {recipe!r}{nearest_name(recipe, RECIPES)}; there are: {', '.join(RECIPES)}")
     default = RECIPES[recipe] if recipe else TextConfig() if _is_text(rest) else TrainConfig()
@@ -150,6 +160,24 @@ def _train(words: list[str]) -> None:
         train_text(_parse("train", TextConfig, rest, default))
     else:
         train(_parse("train", TrainConfig, rest, default))
+
+
+def _resume(folder: Path, words: list[str]) -> None:
+    """Train on in the folder of a run, with its options."""
+    require_resumable(folder)
+    text = is_text_run(files.read_json(folder / CONFIG))
+    begun: TrainConfig | TextConfig = read_text_config(folder)[0] if text else read_config(folder / CONFIG)[0]
+    config = _parse("train", type(begun), words, begun)
+    fixed = [name for name in vars(begun) if getattr(config, name) != getattr(begun, name) and name not in FREE]
+    if fixed:
+        raise UsageError(
+            f"train: --resume {folder} goes on with the options of that run, but for --{', --'.join(FREE)}: omit "
+            f"--{', --'.join(fixed)}".replace("_", "-")
+        )
+    if isinstance(config, TextConfig):
+        train_text(config, resume=folder)
+    else:
+        train(config, resume=folder)
 
 
 def _is_text(words: list[str]) -> bool:
@@ -179,6 +207,10 @@ def _holds_text_run(folder: Path) -> bool:
     return False
 
 
+def _watch(words: list[str]) -> None:
+    watch(_parse("watch", WatchConfig, words, None))
+
+
 def _playground(words: list[str]) -> None:
     playground(_parse("playground", PlaygroundConfig, words, None))
 
@@ -186,7 +218,12 @@ def _playground(words: list[str]) -> None:
 def _study(words: list[str]) -> None:
     about = [(each.module.__doc__ or "").splitlines()[0] for each in STUDIES.values()]
     name = _named("study", "studies", STUDIES, words, about)
-    if name is not None:
+    run, rest = _take_once(words[1:], "--resume", "the folder of a study")
+    if name is not None and run is not None:
+        if rest:
+            raise UsageError(f"study {name}: --resume goes on with the options of its folder: omit {' '.join(rest)}")
+        resumed(name, Path(run))
+    elif name is not None:
         study(name, _parse(f"study {name}", STUDIES[name].config, words[1:], None))
 
 
@@ -246,7 +283,10 @@ def _described(config: type[Any], helping: bool) -> str:
     if config not in (TrainConfig, TextConfig):
         return about
     more = "" if config is TextConfig else " --data text --help lists the options of language models."
-    return f"{about} --recipe NAME starts from one of: {', '.join(RECIPES)}; other options override it.{more}"
+    return (
+        f"{about} --recipe NAME starts from one of: {', '.join(RECIPES)}; other options override it. --resume RUN goes "
+        f"on with a run that was stopped, by its own options.{more}"
+    )
 
 
 def _one_line(text: str, command: str) -> str:
@@ -259,13 +299,20 @@ def _one_line(text: str, command: str) -> str:
     return f"{told} (jaxnn {command} --help lists the options)"
 
 
-def _take_option(words: list[str], name: str) -> tuple[str | None, list[str]]:
-    """The value of `--name value` or `--name=value`, and the words without it."""
+def _take_once(words: list[str], name: str, what: str) -> tuple[str | None, list[str]]:
+    """The value of `--name value` or `--name=value`, None without it, and the words without it."""
+    value, rest = _take_option(words, name, what)
+    if _take_option(rest, name, what)[0] is not None:
+        raise UsageError(f"{name} is given twice: omit one of them")
+    return value, rest
+
+
+def _take_option(words: list[str], name: str, what: str) -> tuple[str | None, list[str]]:
     for i, word in enumerate(words):
         if word.startswith(f"{name}="):
             return word.removeprefix(f"{name}="), words[:i] + words[i + 1 :]
         if word == name:
             if i + 1 == len(words):
-                raise UsageError(f"{name} needs a name; there are: {', '.join(RECIPES)}")
+                raise UsageError(f"{name} needs {what}")
             return words[i + 1], words[:i] + words[i + 2 :]
     return None, words

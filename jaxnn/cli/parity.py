@@ -23,14 +23,12 @@ from jax.experimental.compilation_cache import compilation_cache
 from jaxnn import files
 from jaxnn.checks import nearest_name, require_positive, require_positive_int
 from jaxnn.cli.runs import options_and_versions, run_folder, wide_console
+from jaxnn.cli.stopping import last_line
 from jaxnn.cli.words import require_seed
 from jaxnn.compare import Case, Parity, measure, problems
 from jaxnn.compare.cases import all_cases
 from jaxnn.compare.entries import words
 from jaxnn.train.progress import Bar
-
-INTERRUPTED = 130
-"""The exit code of a command ended by Ctrl-C."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +99,7 @@ def parity(config: ParityConfig) -> int:
 
 
 def _parity(config: ParityConfig, cases: Mapping[str, Case], problem: Any, folder: Path | None) -> int:
-    found, interrupted = Findings({}, {}), False
+    found, interrupted = Findings({}, {}), 0
     with _compiling_anew(), Bar(len(cases)) as bar:
         try:
             for i, (name, case) in enumerate(cases.items()):
@@ -112,14 +110,14 @@ def _parity(config: ParityConfig, cases: Mapping[str, Case], problem: Any, folde
                 except (TypeError, ValueError, KeyError, ArithmeticError) as error:
                     found.raised[name] = " ".join(f"{type(error).__name__}: {error}".split())
                 bar.step(f"{i + 1}/{len(cases)}  {name}  {_verdict(found, name)}", name)
-        except KeyboardInterrupt:
-            interrupted = True
+        except KeyboardInterrupt as stop:
+            interrupted = last_line(stop)[1]
     _show(found, config, len(cases))
     if folder is not None:
         _write(folder, found, config)
     # On a problem a case may not apply: its masks and labels are made for the random pytree.
     failed = not all(p.equal for p in found.measured.values()) or (found.raised and problem is None)
-    return INTERRUPTED if interrupted else int(failed or not found.measured)
+    return interrupted or int(failed or not found.measured)
 
 
 def row(name: str, found: Parity) -> dict[str, Any]:

@@ -21,8 +21,9 @@ from jaxnn.compare.entries import entries, words
 from jaxnn.compare.problems import PROBLEMS
 from jaxnn.compare.race import RATES
 from jaxnn.compare.race import race as run
-from jaxnn.compare.result import Race, shown
+from jaxnn.compare.result import Race, Result, shown
 from jaxnn.landscapes import LANDSCAPES
+from jaxnn.train.progress import say
 
 PROBLEMS_HELP = f"Problems, separated by commas or blanks, of: {', '.join(PROBLEMS)}."
 LANDSCAPES_HELP = f'Landscapes for trajectories, of: {", ".join(LANDSCAPES)}; "" for none.'
@@ -78,11 +79,12 @@ def race(config: RaceConfig) -> int:
 
 
 def _run(config: RaceConfig, command: str) -> Race:
-    """The race; after Ctrl-C a partial report is written."""
+    """The race, with a line for each result as it is found; after Ctrl-C or SIGTERM a partial report is written."""
     so_far: list[Race] = []
 
     def keep(race: Race) -> None:
         so_far[:] = [race]
+        say(_line(race.results[-1]))
 
     try:
         return run(
@@ -90,18 +92,17 @@ def _run(config: RaceConfig, command: str) -> Race:
             tuning_seeds=config.tuning_seeds, epochs=config.epochs, seed=config.seed, chunk=config.chunk,
             ways_on=config.landscapes, folder=config.out / "runs", on_result=keep,
         )  # fmt: skip
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if not so_far:
             chunks = len(list((config.out / "runs").rglob("runs-*.npz")))
-            raise KeyboardInterrupt(
-                f"{count_of(chunks, 'chunk')} of runs kept in {config.out / 'runs'}: the same command resumes there"
+            raise type(stop)(
+                f"{count_of(chunks, 'chunk')} of runs kept in {config.out / 'runs'}: go on with: {command}"
                 if chunks
                 else "no run was finished, nothing was kept"
             ) from None
         page = report.write(so_far[0], config.out, command=command)
-        raise KeyboardInterrupt(
-            f"{page} shows {count_of(len(so_far[0].results), 'finished result')}, and the same command resumes from "
-            "there"
+        raise type(stop)(
+            f"{page} shows {count_of(len(so_far[0].results), 'finished result')}; go on with: {command}"
         ) from None
 
 
@@ -124,6 +125,13 @@ def _require_nothing_lost(config: RaceConfig) -> None:
             f"{config.out} holds the report of a race with {', '.join(lost)}, which this one lacks: add them, name a "
             "new folder with --out, or overwrite the report with --force."
         )
+
+
+def _line(result: Result) -> str:
+    """A result in a line, before the costs are known."""
+    percent, figure = shown(result.final_name)
+    value = f"{percent * result.performance:.4g}"
+    return f"{result.problem}, {result.optimizer}: {figure} {value} at learning rate {result.rate:.2g}"
 
 
 def _table(race: Race, problem: str) -> rich.table.Table:

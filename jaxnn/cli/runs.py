@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import reprlib
+import secrets
 import sys
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -135,7 +136,7 @@ def tell_kept(error: BaseException, told: str) -> NoReturn:
     A KeyboardInterrupt is raised anew, with its own text or else `told`.
     """
     if isinstance(error, KeyboardInterrupt):
-        raise KeyboardInterrupt(told if not error.args else " ".join(map(str, error.args))) from None
+        raise type(error)(told if not error.args else " ".join(map(str, error.args))) from None
     if isinstance(error, OSError) or not told.startswith("nothing"):
         error.add_note(told)
     raise error
@@ -164,8 +165,8 @@ def wide_console() -> rich.console.Console:
 
 
 def write_options(folder: Path, config: Any, **more: Any) -> None:
-    """Write config.json: every option of a configuration (a dataclass), `more`, and the versions."""
-    files.write_json(folder / CONFIG, options_and_versions(config, **more))
+    """Write config.json: every option of a configuration (a dataclass), `more`, the versions, and an id of this run."""
+    files.write_json(folder / CONFIG, options_and_versions(config, **more) | {"id": secrets.token_hex(4)})
 
 
 def options_and_versions(config: Any, **more: Any) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
@@ -13,8 +15,9 @@ import tyro
 
 from jaxnn import data, files, models, optim, plots, studies
 from jaxnn.checks import require_between, require_positive_int
-from jaxnn.cli.runs import run_folder, wide_console, write_options
+from jaxnn.cli.runs import CONFIG, read_options, wide_console, write_options
 from jaxnn.cli.sequence_studies import InductionConfig, SequencesConfig, TasksConfig, VanishingConfig
+from jaxnn.cli.training import CHECKPOINTS, RESULT, require_resumable, training_folder
 from jaxnn.cli.words import require_seed
 from jaxnn.layers import Layer
 
@@ -60,14 +63,14 @@ class StudyConfig:
         """What the study is of, the beginning of its folder's name."""
         return self.data
 
-    def run(self, module: ModuleType) -> Any:
-        """The result of the study on the images."""
+    def run(self, module: ModuleType, **more: Any) -> Any:
+        """The result of the study on the images; `more` are arguments of the study."""
         splits = data.load(self.data, folder=self.folder)
         if self.examples is not None:
             splits = splits._replace(train=data.select(splits.train, slice(0, self.examples)))
         if self.batch_size > len(splits.train):
             raise ValueError(f"study: batch_size {self.batch_size} exceeds the {len(splits.train)} training examples.")
-        return module.run(splits, net=_network(self, splits.train), **self.settings())
+        return module.run(splits, net=_network(self, splits.train), **self.settings(), **more)
 
     def settings(self) -> dict[str, Any]:
         """The keyword arguments of the study's `run`, besides the network."""
@@ -203,16 +206,35 @@ STUDIES = {
 """The studies by their names on the command line."""
 
 
-def study(name: str, config: StudyConfig | SequencesConfig) -> Path:
+RESUMABLE = ("tasks",)
+"""The studies of many runs, which are saved: `jaxnn study NAME --resume FOLDER`."""
+
+
+def resumed(name: str, folder: Path) -> Path:
+    """`study` in the folder of one that was stopped, with its options."""
+    if name not in RESUMABLE:
+        raise ValueError(f"study {name}: only {', '.join(RESUMABLE)} can be resumed; run it again.")
+    require_resumable(folder, f"study {name}")
+    whole = files.read_json(folder / CONFIG)
+    if not isinstance(whole, dict) or whole.get("study") != name:
+        raise ValueError(f"{folder / CONFIG} is not of a study {name}.")
+    config = read_options(whole["options"], STUDIES[name].config)
+    if (folder / RESULT).is_file() and not (folder / CHECKPOINTS).is_dir():
+        raise FileExistsError(f"{folder} has ended: its results are in {folder / RESULT}.")
+    return study(name, config, resume=folder)
+
+
+def study(name: str, config: StudyConfig | SequencesConfig, *, resume: Path | None = None) -> Path:
     """Run a study, write its folder, print the result; return the folder."""
     module = STUDIES[name].module
     console = wide_console()
-    with run_folder(config.out, f"{config.title}-{name}") as folder:
-        found = config.run(module)
-        write_options(folder, config, study=name)
-        files.write_json(folder / "result.json", found.numbers())
+    begin = functools.partial(write_options, config=config, study=name)
+    with training_folder(config.out, f"{config.title}-{name}", resume, begin, f"study {name}") as folder:
+        found = config.run(module, **({"folder": folder / CHECKPOINTS} if name in RESUMABLE else {}))
+        files.write_json(folder / RESULT, found.numbers())
         for title, figure in module.draw(found).items():
             plots.save(figure, folder / f"{title}.png")
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     console.print(f"{config.title}: {found.describe()}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
     return folder

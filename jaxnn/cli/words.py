@@ -6,7 +6,7 @@ import re
 import types
 import typing
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import tyro
 
@@ -14,6 +14,9 @@ from jaxnn.compare.entries import words as split
 
 LISTED = "a text of comma-separated words"
 """Marks, in Annotated, an option whose text is a list."""
+
+LOGS: TypeAlias = Literal["none", "tensorboard", "wandb", "trackio"]
+"""Where metrics may go besides metrics.jsonl."""
 
 _OPTION = re.compile(r"-(?![\d.]|inf)[^\s,]")
 
@@ -70,6 +73,31 @@ def require_seed(where: str, seed: int, count: int = 1) -> None:
     """Raise ValueError unless seed .. seed + count - 1 lie in [0, 2**32): JAX takes seeds modulo 2**32."""
     if not 0 <= seed <= (1 << 32) - count:
         raise ValueError(f"{where}: seed must lie in [0, {(1 << 32) - count}], got {seed}.")
+
+
+def save_interval(text: str) -> int | float:
+    """The value of --save-every: a number of steps (an int), or seconds (a float).
+
+    Example:
+        >>> save_interval("500"), save_interval("90s"), save_interval("10m"), save_interval("1h")
+        (500, 90.0, 600.0, 3600.0)
+    """
+    match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)([smh])", text.strip())
+    if match is None or float(match[1] or match[2]) == 0:
+        raise ValueError(
+            f"train: --save-every takes steps, such as 500, or a time, such as 60s, 10m or 1h, got {text!r}."
+        )
+    return int(match[1]) if match[1] else float(match[2]) * {"s": 1, "m": 60, "h": 3600}[match[3]]
+
+
+def require_divisible(batch_size: int, devices: int) -> None:
+    """Raise ValueError unless the devices divide a batch."""
+    if batch_size % devices:
+        below = batch_size // devices * devices
+        near = f"{below} or {below + devices}" if below else f"{devices}"
+        raise ValueError(
+            f"train: --batch-size {batch_size} must be a multiple of --devices {devices}: use {near}, or other devices."
+        )
 
 
 def _kinds(config: type[Any]) -> dict[str, str]:

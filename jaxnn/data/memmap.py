@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from jaxnn.checks import as_numpy, require_function
+from jaxnn.checks import as_numpy, count_of, require_function
 
 Prepare: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]
 """(x, y) of a batch -> (x, y), NumPy arrays, on the host."""
@@ -37,7 +37,7 @@ class Memmap:
         return len(self.x)
 
     def __repr__(self) -> str:
-        return f"Memmap({len(self)} examples, x {self.x}, y {self.y})"
+        return f"Memmap({count_of(len(self), 'example')}, x {self.x}, y {self.y})"
 
     def rows(self, indices: Any) -> tuple[Any, Any]:
         """(x, y) of the examples at these indices (B,) in 0 .. N - 1: NumPy arrays (B, ...) in memory."""

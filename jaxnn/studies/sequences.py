@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import signal
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -50,13 +53,46 @@ def states(
         learning_rate: of `optimizer`.
         seed: of initial parameters and examples.
     """
+    how: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "held_out": held_out, "metrics": metrics}
+    course = _course(net, task, loss, learning_rate=learning_rate, seed=seed, **how)
+    yield {}, course.ts
+    yield from course
+
+
+def trained(
+    net: Layer, task: Draws, loss: Loss, *, folder: Path | None, **how: Any
+) -> tuple[list[dict[str, float]], TrainState]:
+    """The records of all epochs of `states`, and the last state.
+
+    Args:
+        net, task, loss, how: as for `states`.
+        folder: where training is saved after each epoch, and goes on, as for `train.fit`; None saves nothing. A signal
+            that ends it after a save is raised again.
+    """
+    with contextlib.closing(_course(net, task, loss, folder=folder, save_every=task.steps, **how)) as course:
+        for _ in course:
+            pass
+    if course.stopped:
+        signal.raise_signal(signal.Signals[course.stopped])
+    return course.history, course.ts
+
+
+def _course(
+    net: Layer,
+    task: Draws,
+    loss: Loss,
+    *,
+    learning_rate: float,
+    seed: int,
+    held_out: int,
+    **how: Any,
+) -> Any:
+    """The iterator of `train.epochs`."""
     opt, key = optimizer(learning_rate), jax.random.key(seed)
     validation = jax.jit(Draws.batch, static_argnums=2)(task, jax.random.fold_in(key, 1), held_out)
     ts = train.init(net, opt, jax.random.fold_in(key, 2), jax.tree.map(lambda x: x[0], validation[0]))
-    yield {}, ts
-    how: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "metrics": metrics, "start": ts}
-    how |= {"validation": validation, "value_and_grad": backprop.value_and_grad(net, loss)}
-    yield from train.epochs(net, loss, opt, task, key=jax.random.fold_in(key, 3), **how)
+    how |= {"start": ts, "validation": validation, "value_and_grad": backprop.value_and_grad(net, loss)}
+    return train.epochs(net, loss, opt, task, key=jax.random.fold_in(key, 3), **how)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

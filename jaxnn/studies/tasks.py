@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from jaxnn.data import Draws
 from jaxnn.layers import Layer
 from jaxnn.plots.bench import line_style
 from jaxnn.studies.base import rounded
-from jaxnn.studies.sequences import ACCURACY, NEXT_TOKEN, states, table
+from jaxnn.studies.sequences import ACCURACY, NEXT_TOKEN, table, trained
 
 HELD_OUT = 512
 """Examples of which the accuracy is measured."""
@@ -99,6 +100,7 @@ def run(
     epochs: int = 6,
     steps: int = 100,
     batch_size: int = 32,
+    folder: str | Path | None = None,
 ) -> Tasks:
     """Train each network on each of the tasks of `data.tasks`, all by the same recipe and for as many steps.
 
@@ -113,6 +115,8 @@ def run(
         seed: of parameters and examples.
         epochs, steps: of training; each epoch has `steps` batches.
         batch_size: examples per step.
+        folder: where the runs are saved: called again with the same arguments, the study goes on there. None saves
+            nothing.
 
     Raises:
         ValueError: an unknown name, or none.
@@ -126,19 +130,21 @@ def run(
     require_positive_int("tasks", "epochs", epochs)
     require_positive_int("tasks", "steps", steps)
     how: dict[str, Any] = {"learning_rate": learning_rate, "seed": seed, "epochs": epochs, "batch_size": batch_size}
+    how["held_out"] = HELD_OUT
     scores, sizes = np.zeros((len(networks), len(tasks), epochs)), np.zeros((len(networks), len(tasks)), int)
     for k, task in enumerate(tasks):
         stream = TASKS[task](steps)
         for a, name in enumerate(networks):
             net = network(name, stream, width)
+            how["folder"] = None if folder is None else Path(folder) / f"{task}-{name}"
             if task == "adding":
-                each = list(states(net, stream, losses.mse, held_out=HELD_OUT, **how))
-                found = [1 - record["validation_loss"] / VARIANCE for record, _ in each[1:]]
+                history, ts = trained(net, stream, losses.mse, **how)
+                found = [1 - record["validation_loss"] / VARIANCE for record in history]
             else:
-                each = list(states(net, stream, NEXT_TOKEN, held_out=HELD_OUT, metrics={"accuracy": ACCURACY}, **how))
-                found = [record["validation_accuracy"] for record, _ in each[1:]]
+                history, ts = trained(net, stream, NEXT_TOKEN, metrics={"accuracy": ACCURACY}, **how)
+                found = [record["validation_accuracy"] for record in history]
             scores[a, k] = found
-            sizes[a, k] = sum(leaf.size for leaf in jax.tree.leaves(each[0][1].params))
+            sizes[a, k] = sum(leaf.size for leaf in jax.tree.leaves(ts.params))
     guesses = np.array([guess(TASKS[task](1)) for task in tasks])
     return Tasks(tuple(tasks), tuple(networks), scores, guesses, sizes, steps)
 

@@ -13,6 +13,7 @@
 | `make_evaluate`, `evaluate`, `make_outputs` | means of metrics over a data set; the outputs for one |
 | `epochs` | the epochs of a run one by one, for a loop of your own |
 | `fit` | that loop to the end: epochs with progress, history, early stopping and convergence tests |
+| `logging` | callbacks that write the records to TensorBoard, W&B or trackio |
 | `checkpoints` | pytrees in files that are whole or not there, restored strictly |
 | `prefetch` (`Position`) | batches from outside, read and copied ahead of their use |
 | `shard_params` | parameters and optimizer state split over devices |
@@ -32,7 +33,7 @@ XLA runs with `--xla_gpu_deterministic_ops=true`.
 from typing import TYPE_CHECKING
 
 from jaxnn import missing
-from jaxnn.train import checkpoints, minmax
+from jaxnn.train import checkpoints, logging, minmax
 from jaxnn.train.descent import Iterate, Trajectory, maximize, minimize, nearest, trajectory
 from jaxnn.train.diagnose import Diagnosis, Verdict, diagnose
 from jaxnn.train.ensemble import ensemble
@@ -87,6 +88,7 @@ __all__ = [
     "grad_norm",
     "init",
     "kind_of_point",
+    "logging",
     "make_epoch",
     "make_evaluate",
     "make_outputs",

@@ -52,12 +52,14 @@ class StagedProgram:
             done, carry, so_far = saved
             at, reports = (carry, given), [so_far]
         while done < self._stages.epochs:
-            count = pace.length(done, self._stages.epochs - done)
+            count = pace.length(done, self._stages.epochs - done, self._stages.epochs)
             program = self.one if count == 1 else self._jit(self._stages.piece(count))
             began = time.perf_counter()
             carry, part = program(at, jnp.int32(done), *self._runs.shared)
             reports.append(jax.tree.map(np.asarray, jax.device_get(part)))
             pace.ran(count, time.perf_counter() - began)
+            if signals is not None:
+                signals.arm()
             at, done = (self._placed(carry), given), done + count
             name = signals.look() if signals is not None else ""
             if done < self._stages.epochs and (pace.due(done) or name):

@@ -280,12 +280,15 @@ class Epochs(Iterator[Event]):
                 record = self._epoch(signals)
                 if record is None:
                     return
-                yield Event(record, self.ts)
+                try:
+                    yield Event(record, self.ts)
+                finally:  # also where the loop breaks: whoever ends it learns that a signal came
+                    self.stopped = "" if signals is None else signals.name
                 if self._saver is not None and signals is not None:
                     last, name = self._at.epochs == self._run.count, signals.look()
                     if name or last or self._saver.pace.due(self._at.steps):
                         self._save(self._at, self.ts)
-                    if name and not last:
+                    if name:
                         self.stopped = name
                         return
 
@@ -300,10 +303,12 @@ class Epochs(Iterator[Event]):
         ended = False
         while not ended:
             left = MANY if run.feed.steps is None else run.feed.steps - at.step
-            count = left if saver is None else saver.pace.length(at.steps, left)
+            count = left if saver is None else saver.pace.length(at.steps, left, run.feed.steps)
             began = time.perf_counter()
             ts, report = run.feed.run(ts, key, number, at.step, count)
             taken, ran = time.perf_counter() - began, len(report.get("loss", ()))
+            if signals is not None:
+                signals.arm()
             require_finite(without_skipped(report)["loss"] if ran else np.zeros(0), ts, number, at.step, before, why)
             ended = ran < count or count == left
             report = joined([part for part in (at.report, report) if part])

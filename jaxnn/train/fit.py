@@ -207,7 +207,8 @@ def _chosen(
         course.best = None if select is None else TrainState(*best[:3])
         course.extra = {"best": best.epoch, "rules": [_state_of(rule) for rule in stopping]}
         if reasons:
-            return best._replace(stopped=reasons)
+            course.close()
+            return best._replace(stopped=course.stopped or reasons)
 
 
 def _so_far(course: Epochs, select: str | None, stopping: Sequence[Stopping]) -> FitResult:

@@ -36,20 +36,31 @@ class Pace:
         self._steps, self._seconds = _interval(where, every)
         self._agree = agree
         self._saved_at = time.monotonic()
-        self._piece, self._timed = 1, set[int]()
+        self._piece, self._timed = 1, False
 
-    def length(self, done: int, left: int) -> int:
-        """How many steps to do until the next look, of those left, after `done` in all."""
+    def length(self, done: int, left: int, total: int | None) -> int:
+        """How many steps to do until the next look.
+
+        Args:
+            done: steps in all.
+            left: steps until the end of the epoch.
+            total: steps of an epoch; None if that is not known.
+        """
         if self._steps:
             return min(self._steps - done % self._steps, left)
-        return min(self._agree(self._piece), left)
+        piece = self._agree(self._piece)
+        if total is not None and total <= 2 * piece:
+            piece = total
+        # What is left of a piece is done in single steps, which are compiled already.
+        return piece if piece <= left else 1
 
     def ran(self, count: int, seconds: float) -> None:
-        """Learn from a piece how many steps the next may have. The first of each length includes compilation."""
-        if count in self._timed and count == self._piece == 1 and (each := seconds / count) < SLOW_STEP:
-            goal = min(PIECE_SECONDS, self._seconds / 4) / max(each, 1e-6)
-            self._piece = 2 ** max(int(math.log2(max(goal, 1))), 0)
-        self._timed.add(count)
+        """Learn from a piece how many steps the next may have. The first one includes compilation."""
+        if count == self._piece == 1:
+            if self._timed and (each := seconds / count) < SLOW_STEP:
+                goal = min(PIECE_SECONDS, self._seconds / 4) / max(each, 1e-6)
+                self._piece = 2 ** max(int(math.log2(max(goal, 1))), 0)
+            self._timed = True
 
     def due(self, done: int) -> bool:
         """Whether it is time for a save, after `done` steps in all."""

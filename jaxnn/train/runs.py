@@ -154,6 +154,8 @@ def map_program(
             parts[start, stop] = found
             store.save(start, stop, found)
             report()
+            if signals is not None:
+                signals.arm()
             if signals is not None and (name := signals.look()) and _first_missing(parts, n) < n:
                 raise Stopped(name, store.folder)
         if elsewhere:

@@ -27,7 +27,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopSignals:
-    """A context in which the first SIGTERM or SIGINT is noted in `name`, and a second SIGINT interrupts at once.
+    """A context in which, once armed, the first SIGTERM or SIGINT is noted, and a second SIGINT interrupts at once.
 
     Python runs handlers in the main thread only: entered in another one, it notes nothing. A signal that the process
     ignores stays ignored, and the handlers of before are back at the end.
@@ -45,7 +45,11 @@ class StopSignals:
     def __init__(self) -> None:
         self.name = ""
         self._before: dict[int, Any] = {}
-        self._looks = 0
+        self._armed, self._looks = False, 0
+
+    def arm(self) -> None:
+        """From here on signals are noted; before, as while a program is compiled, they do what they did outside."""
+        self._armed = True
 
     def look(self) -> str:
         """The name, after every piece of work, by every process."""
@@ -72,12 +76,19 @@ class StopSignals:
     ) -> None:
         # A generator may be closed by another thread than the one that began it.
         if threading.current_thread() is threading.main_thread():
-            for number, handler in self._before.items():
-                # None: a handler that was not installed from Python, and cannot be from there.
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
-            self._before = {}
+            self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            # None: a handler that was not installed from Python, and cannot be from there.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if not self._armed:
+            self._restore()
+            signal.raise_signal(number)
+            return
         if self.name and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.name = self.name or signal.Signals(number).name

@@ -24,7 +24,7 @@ from jaxnn.cli import parity, runs
 from jaxnn.cli.config import TrainConfig
 from jaxnn.cli.main import main
 from jaxnn.compare import pair
-from jaxnn.train import store
+from jaxnn.train import checkpoints, store
 
 STUDY = ["study", "mislabeled", "--examples", "96", "--hidden", "8", "--epochs", "1", "--batch-size", "32"]
 COMMANDS = {
@@ -134,8 +134,9 @@ def test_on_a_full_disk_every_command_tells_what_is_kept(
         out = tmp_path / f"{name}{count}"
         with monkeypatch.context() as patch:
             patch.setattr(files, "_replace", full_after(count))
-            # The chunks of a race's runs are not counted.
+            # The chunks of a race's runs and the checkpoints of a training are not counted.
             patch.setattr(store, "write_bytes", lambda path, content: path.write_bytes(content))
+            patch.setattr(checkpoints, "_write", lambda *arguments: None)
             assert main([*COMMANDS[name], "--out", str(out)]) == 2
         said = capsys.readouterr().err.splitlines()[-1]
         assert said.startswith("jaxnn: ")
@@ -166,8 +167,8 @@ def test_train_under_ulimit(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1] == (
-        f"jaxnn: {tmp_path / 'run' / 'params.npz'} could not be written: File too large; nothing was written; "
-        f"{tmp_path / 'run'} keeps config.json, metrics.jsonl (2 lines)"
+        f"jaxnn: {tmp_path / 'run' / 'checkpoints' / 'seed-0' / 'step-0000000038.npz'} could not be written: File too "
+        f"large; nothing was written; {tmp_path / 'run'} keeps config.json, metrics.jsonl (2 lines)"
     )
     assert "Traceback" not in done.stderr
     assert {p.name for p in (tmp_path / "run").iterdir()} == {"config.json", "metrics.jsonl"}
@@ -362,13 +363,15 @@ def outputs(room: Path) -> Iterator[str]:
     """The lines that write files, but for examples in docstrings."""
     for path in sorted(room.rglob("*.py")):
         for number, line in enumerate(path.read_text().splitlines(), start=1):
-            if WRITING.search(line.replace("files.write_", "")) and ">>>" not in line:
+            if WRITING.search(line.replace("files.write_", "")) and not line.strip().startswith((">>>", "...")):
                 yield f"{path.relative_to(room)}:{number}: {line.strip()}"
 
 
 def test_everything_is_written_by_one_helper() -> None:
-    """Files are opened for writing in `files`; a store of runs fills memory alone."""
+    """Files are opened for writing in `files`; a store of runs fills memory alone, a checkpoint what `files` opened."""
     root = Path(runs.__file__).parents[2]
     found = [line for room in ("jaxnn", "benchmarks", "examples") for line in outputs(root / room)]
     assert found, "the scan finds what writes"
-    assert not [line for line in found if not line.startswith(("files.py:", "train/store.py:"))]
+    assert not [
+        line for line in found if not line.startswith(("files.py:", "train/store.py:", "train/checkpoints.py:"))
+    ]

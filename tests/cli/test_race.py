@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,22 +38,29 @@ def test_a_race_writes_its_report_and_prints_its_table(tmp_path: Path, capsys: A
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
-    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("number", "word", "code"), [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 143)]
+)
+def test_a_signal_keeps_what_is_done_and_says_how_to_go_on(
+    number: signal.Signals, word: str, code: int, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call, calls = train.runs.Program.call, []
 
     def stop_at_the_third(self: Any, *given: Any) -> Any:
         calls.append(1)
         if len(calls) == 3:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), number)
         return call(self, *given)
 
     monkeypatch.setattr(train.runs.Program, "call", stop_at_the_third)
     words = [*QUICK, "--optimizers", "sgd,adam", "--out", str(tmp_path)]
-    assert main(words) == 130
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith(f"jaxnn: interrupted; {tmp_path / 'report.html'} shows 1 finished result,")
+    monkeypatch.setattr(sys, "argv", ["jaxnn", *words])
+    assert main(words) == code
+    *_, before, said = capsys.readouterr().err.splitlines()
+    assert before.startswith("rosenbrock, sgd: validation loss")
+    assert said == (
+        f"jaxnn: {word}; {tmp_path / 'report.html'} shows 1 finished result; go on with: {shlex.join(sys.argv)}"
+    )
     assert [r["optimizer"] for r in json.loads((tmp_path / "race.json").read_text())["results"]] == ["sgd"]
     assert main(words) == 0
     assert len(calls) == 3 + 2  # adam's tuning and fresh runs

@@ -131,6 +131,48 @@ def test_a_signal_saves_and_ends_the_run(number: signal.Signals, every: Any, tmp
     assert_same(fitted(folder=tmp_path, save_every=every), uninterrupted())
 
 
+@pytest.mark.parametrize("rules", [[], [train.LossTolerance(1e9)]])
+def test_a_signal_at_the_end_is_not_lost(rules: Any, tmp_path: Path) -> None:
+    """Whoever trains several seeds in a row learns that it should stop."""
+
+    def send(record: Any, ts: Any) -> None:
+        if record["epoch"] == 4 or (rules and record["epoch"] == 2):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    how: dict[str, Any] = {"stopping": rules}
+    assert fitted(folder=tmp_path, on_epoch=send, **how).stopped == "SIGTERM"
+    assert_same(fitted(folder=tmp_path, **how), fitted(**how))
+
+
+def test_a_signal_before_the_first_step_does_what_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the program is compiled there is nothing to save."""
+    from jaxnn.train.feeds import ArrayFeed
+
+    def sending(*args: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(ArrayFeed, "run", sending)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_pieces_end_where_a_save_is_due_or_after_a_second() -> None:
+    from jaxnn.train.pace import Pace
+
+    by_steps = Pace("fit", 10)
+    assert [by_steps.length(done, left, 25) for done, left in ((0, 25), (10, 15), (20, 5), (25, 25))] == [10, 10, 5, 5]
+    fast, slow_ = Pace("fit", 60.0), Pace("fit", 60.0)
+    for pace, each in ((fast, 0.001), (slow_, 0.5)):
+        assert pace.length(0, 1000, 1000) == 1
+        pace.ran(1, 30.0)  # with compilation
+        pace.ran(1, each)
+    assert [fast.length(0, left, total) for left, total in ((10_000, 10_000), (100, 10_000), (600, 600), (5, 600))] == [
+        512, 1, 600, 1,
+    ]  # fmt: skip
+    assert slow_.length(0, 1000, 1000) == 1
+
+
 def test_a_signal_within_an_epoch_ends_it_after_a_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from jaxnn.train.feeds import ArrayFeed
 

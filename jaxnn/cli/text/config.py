@@ -14,7 +14,7 @@ import tyro
 from jaxnn import data, models, optim, schedules
 from jaxnn.checks import require_between, require_positive_int
 from jaxnn.cli import rules
-from jaxnn.cli.words import require_seed
+from jaxnn.cli.words import LOGS, require_divisible, require_seed, save_interval
 from jaxnn.initializers import zeros
 from jaxnn.layers import GRU, LSTM, Attention, Layer
 from jaxnn.types import Params, ScalarOrSchedule
@@ -83,6 +83,13 @@ class TextConfig:
     """Number of runs, with seeds seed, seed + 1, ..."""
     seed: int = 0
     """The first seed, for initial parameters, windows and dropout."""
+    devices: int = 1
+    """Devices of this process that each batch is split over."""
+    save_every: Annotated[str, tyro.conf.arg(metavar="STEPS|TIME")] = "60s"
+    """Time between two checkpoints, such as 60s, 10m or 1h, or a number of steps; a kill costs at most that much.
+    Checkpoints of a seed are deleted when it has ended."""
+    log: LOGS = "none"
+    """Where metrics go besides metrics.jsonl: tensorboard (event files in the run folder), wandb or trackio."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """New or empty output folder; default runs/text-MODEL, numbered if it exists."""
 
@@ -103,6 +110,9 @@ class TextConfig:
         if self.depth > MAX_DEPTH:
             raise ValueError(f"train: depth must be at most {MAX_DEPTH}, got {self.depth}.")
         require_seed("train", self.seed, self.seeds)
+        require_positive_int("train", "devices", self.devices)
+        require_divisible(self.batch_size, self.devices)
+        save_interval(self.save_every)
         self.rule_options()
 
     def rule_options(self) -> dict[str, Any]:

@@ -100,11 +100,8 @@ def read_text_run(folder: Path) -> TextRun:
     for name in (CONFIG, PARAMS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} is not a finished run: it has no {name}. Make one with: jaxnn train")
-    whole = files.read_json(folder / CONFIG)
+    config, symbols = read_text_config(folder)
     try:
-        if not is_text_run(whole) or "symbols" not in whole:
-            raise ValueError("it is not of a language model (--data text), which alone takes --prompt")
-        config, symbols = read_options(whole["options"], TextConfig), data.text.from_json(whole["symbols"])
         net = build_network(config, symbols.size)
         example = jax.ShapeDtypeStruct((config.length,), jnp.int32)
         shapes = jax.eval_shape(lambda key: net.init(key, example), jax.random.key(0))
@@ -112,6 +109,17 @@ def read_text_run(folder: Path) -> TextRun:
         raise ValueError(f"{folder / CONFIG} is not the configuration of a run: {error}") from None
     params, state = read_params(folder, shapes)
     return TextRun(config, net, params, state, symbols)
+
+
+def read_text_config(folder: Path) -> tuple[TextConfig, Any]:
+    """The options of a language model's run, and its symbols; ValueError unless config.json has both."""
+    whole = files.read_json(folder / CONFIG)
+    try:
+        if not is_text_run(whole) or "symbols" not in whole:
+            raise ValueError("it is not of a language model (--data text), which alone takes --prompt")
+        return read_options(whole["options"], TextConfig), data.text.from_json(whole["symbols"])
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise ValueError(f"{folder / CONFIG} is not the configuration of a run: {error}") from None
 
 
 def is_text_run(whole: Any) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,23 @@ import rich.table
 
 from jaxnn import backprop, data, files, losses, models, plots, train, tree
 from jaxnn.cli import rules
-from jaxnn.cli.runs import CONFIG, append_metrics, run_folder, wide_console, write_options, write_params
+from jaxnn.cli.runs import append_metrics, wide_console, write_options, write_params
 from jaxnn.cli.text.config import TextConfig, build_network, build_optimizer, read_text
+from jaxnn.cli.training import (
+    RESULT,
+    checkpoints_of,
+    ended,
+    mesh_of,
+    open_log,
+    remove_checkpoints,
+    require_log,
+    saved_history,
+    stop,
+    tell_ended,
+    training_folder,
+    write_metrics,
+)
+from jaxnn.cli.words import save_interval
 from jaxnn.layers import Layer
 from jaxnn.train import TrainState
 from jaxnn.train.progress import Progress
@@ -35,13 +51,12 @@ SAMPLE_TEMPERATURE = 0.8
 
 @dataclasses.dataclass(frozen=True)
 class TextOutcome:
-    """One seed's run: its last state, its history, and the seconds of its training and in all.
+    """One seed's run: its history, and the seconds in all.
 
-    The first seed's seconds include compilation.
+    The first seed's seconds include compilation; of the part before a resumption, those of its epochs count.
     """
 
     seed: int
-    state: TrainState
     history: list[dict[str, float]]
     seconds: float
 
@@ -49,6 +64,11 @@ class TextOutcome:
     def validation_loss(self) -> float:
         """Of the last epoch, in nats per token."""
         return self.history[-1]["validation_loss"]
+
+    @classmethod
+    def of_row(cls, seed: int, history: list[dict[str, float]], seconds: float, **others: float) -> TextOutcome:
+        """The outcome of a row of result.json: what else it has, the history has, too."""
+        return cls(seed, history, seconds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,28 +82,27 @@ class Corpus:
     tokens: int
 
 
-def train_text(config: TextConfig, *, progress: bool = True) -> tuple[Path, list[TextOutcome]]:
+def train_text(
+    config: TextConfig, *, resume: Path | None = None, progress: bool = True
+) -> tuple[Path, list[TextOutcome]]:
     """Train as configured, write the run folder, print the table; return the folder and the outcome of each seed.
 
     The folder holds the parameters of the seed with the least validation loss, the metrics of each epoch, samples drawn
-    after each epoch, and learning curves.
+    after each epoch, and learning curves. In a folder to `resume` only what is missing is trained.
     """
+    require_log(config.log)
+    mesh_of(config.devices)  # with its check
     corpus = make_corpus(config)
     net = build_network(config, corpus.symbols.size)
-    with run_folder(config.out, f"text-{config.model}", worthless=[CONFIG]) as folder:
-        write_options(folder, config, symbols=corpus.symbols.as_json(), corpus=corpus.name)
-        sampler = make_sampler(config, net, corpus)
-        outcomes = [
-            _run(config, net, corpus, seed, folder, sampler, progress)
-            for seed in range(config.seed, config.seed + config.seeds)
-        ]
-        best = min(outcomes, key=lambda outcome: outcome.validation_loss)
-        write_params(folder, best.state.params, best.state.state)
-        _write_results(folder, outcomes)
+    begin = functools.partial(write_options, config=config, symbols=corpus.symbols.as_json(), corpus=corpus.name)
+    with training_folder(config.out, f"text-{config.model}", resume, begin) as folder:
+        outcomes = _run_all(config, net, corpus, folder, progress)
         title = f"Learning curves: {corpus.name}, {config.model}"
         figure = plots.curves([o.history for o in outcomes], title=title, unit="nats per token")
         plots.save(figure, folder / "curves.png")
-        _print_table(config, corpus, tree.size(best.state.params), outcomes, folder)
+        example = jax.ShapeDtypeStruct((config.length,), jnp.int32)
+        params, _ = jax.eval_shape(lambda key: net.init(key, example), jax.random.key(0))
+        _print_table(config, corpus, tree.size(params), outcomes, folder)
     return folder, outcomes
 
 
@@ -116,6 +135,43 @@ def make_sampler(config: TextConfig, net: Layer, corpus: Corpus) -> Callable[[Tr
     return sample
 
 
+def _run_all(config: TextConfig, net: Layer, corpus: Corpus, folder: Path, progress: bool) -> list[TextOutcome]:
+    """The outcomes of all seeds: those that the folder has, and a run for each other, written as it ends."""
+    sampler = make_sampler(config, net, corpus)
+    seeds = range(config.seed, config.seed + config.seeds)
+    outcomes: list[TextOutcome] = []
+    there = ended(folder, seeds, TextOutcome.of_row)
+    restore(folder, {seed: there[seed].history if seed in there else _saved(folder, seed) for seed in seeds})
+    for seed in seeds:
+        if seed in there:
+            outcomes.append(there[seed])
+        else:
+            outcome, ts = _run(config, net, corpus, seed, folder, sampler, progress)
+            outcomes.append(outcome)
+            if min(outcomes, key=lambda each: each.validation_loss) is outcome:
+                write_params(folder, ts.params, ts.state)
+            _write_results(folder, outcomes)
+            if config.seeds > 1:
+                tell_ended(seed, {"validation loss": f"{outcome.validation_loss:.3f}"}, outcome.seconds)
+        remove_checkpoints(folder, seed)
+    return outcomes
+
+
+def _saved(folder: Path, seed: int) -> list[dict[str, float]]:
+    return [record | per_token(record) for record in saved_history(folder, seed)]
+
+
+def restore(folder: Path, histories: Mapping[int, list[dict[str, float]]]) -> None:
+    """Metrics and samples as they were when the newest checkpoints were written: later epochs are repeated."""
+    write_metrics(folder, histories)
+    if not (folder / SAMPLES).is_file():
+        return
+    text = (folder / SAMPLES).read_text(encoding="utf-8")
+    for seed, history in histories.items():
+        text = text.partition(f"--- seed {seed}, epoch {len(history) + 1}, ")[0]
+    files.write_text(folder / SAMPLES, text)
+
+
 def _run(
     config: TextConfig,
     net: Layer,
@@ -124,10 +180,9 @@ def _run(
     folder: Path,
     sampler: Callable[[TrainState, Array], str],
     progress: bool,
-) -> TextOutcome:
-    """One training run, its records and samples written as they come."""
-    key = jax.random.key(seed)
-    began, history, ts = time.perf_counter(), [], None
+) -> tuple[TextOutcome, TrainState]:
+    """One training run to its end, from where it is, its records and samples written as they come."""
+    key, began = jax.random.key(seed), time.perf_counter()
     course = train.epochs(
         net,
         LOSS,
@@ -139,17 +194,30 @@ def _run(
         validation=corpus.validation,
         value_and_grad=backprop.value_and_grad(net, LOSS),
         evaluated_at=rules.evaluated_at(config.optimizer),
+        mesh=mesh_of(config.devices),
+        folder=checkpoints_of(folder, seed),
+        save_every=save_interval(config.save_every),
     )
-    with Progress(config.epochs, enabled=progress) as bar:
+    before = sum(record["seconds"] for record in course.history)
+    with (
+        Progress(config.epochs, enabled=progress) as bar,
+        open_log(config.log, folder, seed) as log,
+        contextlib.closing(course),
+    ):
+        bar.to(len(course.history))
         for record, ts in course:
-            history.append(record | per_token(record))
-            append_metrics(folder, {"seed": seed, **history[-1]})
-            bar.show(history[-1])
+            record = record | per_token(record)
+            append_metrics(folder, {"seed": seed, **record})
+            log(record, ts)
+            bar.show(record)
             if config.sample:
                 told = sampler(ts, jax.random.fold_in(key, int(record["epoch"])))
                 heading = f"seed {seed}, epoch {record['epoch']}, validation loss {record['validation_loss']:.3f}"
                 files.append_line(folder / SAMPLES, f"--- {heading} ---\n{told}\n")
-    return TextOutcome(seed, ts, history, time.perf_counter() - began)  # type: ignore[arg-type] # epochs >= 1
+    if course.stopped:
+        stop(folder, seed, len(course.history), config.epochs, course.stopped)
+    history = [record | per_token(record) for record in course.history]
+    return TextOutcome(seed, history, before + time.perf_counter() - began), course.ts
 
 
 def per_token(record: dict[str, float]) -> dict[str, float]:
@@ -176,7 +244,7 @@ def _write_results(folder: Path, outcomes: list[TextOutcome]) -> None:
         }
         for o in outcomes
     ]
-    files.write_json(folder / "result.json", rows)
+    files.write_json(folder / RESULT, rows)
 
 
 def training_seconds(outcome: TextOutcome) -> float:
