@@ -230,7 +230,11 @@ class Checkpoints:
             return
         # Not a daemon: the interpreter waits for it, so that a script's last save is written.
         self._writing = threading.Thread(target=self._run, args=(step, kept, dict(about or {})))
-        self._writing.start()
+        try:
+            self._writing.start()
+        except RuntimeError:  # the interpreter is ending, and starts no thread
+            self._writing = None
+            self._run(step, kept, dict(about or {}))
 
     def wait(self) -> None:
         """Until the file of the last save is written; raises if that failed."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import functools
 import operator
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, Self
 
@@ -237,6 +239,9 @@ class Epochs(Iterator[Event]):
             except BaseException:
                 saver.close()
                 raise
+            # A script may end while a variable still holds the loop, whose `__del__` is then not called in time.
+            self._at_exit = functools.partial(_close, weakref.ref(self))
+            atexit.register(self._at_exit)
 
     def __iter__(self) -> Self:
         return self
@@ -255,6 +260,7 @@ class Epochs(Iterator[Event]):
             finally:
                 self._saver.close()
                 self._saver = None
+                atexit.unregister(self._at_exit)
 
     def __del__(self) -> None:
         if hasattr(self, "_loop"):
@@ -356,6 +362,12 @@ class Epochs(Iterator[Event]):
         same = self.best is not None and all(map(operator.is_, *map(jax.tree.leaves, (self.best, ts))))
         self._saver.save(Saved(ts, at.report, None if same else self.best, about))
         self._unsaved = self._unsaved and at.step > 0
+
+
+def _close(course: Callable[[], Epochs | None]) -> None:
+    """Close a course that is still there."""
+    if (found := course()) is not None:
+        found.close()
 
 
 def started(net: Layer, opt: Transformation, example: PyTree, key: Key, start: TrainState | None) -> TrainState:

@@ -76,7 +76,7 @@ def described(value: Any, depth: int = 4) -> str:
         return f"{inner(value.func)}({', '.join(given)})"
     if hasattr(value, "init") and hasattr(value, "update"):
         known = spec(value)
-        return _call(*known, depth) if known else inner(tuple(value))
+        return _call(*known, depth) if known else inner((value.init, value.update))
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {inner(each)}" for key, each in value.items()) + "}"
     if isinstance(value, tuple | list):

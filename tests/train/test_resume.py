@@ -7,6 +7,8 @@ import functools
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -350,3 +352,21 @@ def test_the_state_of_the_run_is_readable(tmp_path: Path) -> None:
         about = json.loads(archive["__about__"].tobytes())["about"]
     assert (about["epochs"], about["step"], about["steps"]) == (2, 0, 2 * N // 10)
     assert about["run"]["batch size"] == "10"
+
+
+LEFT = """
+import sys, jax, numpy as np
+from jaxnn import losses, models, optim, train
+x = np.linspace(-1.0, 1.0, 64, dtype=np.float32)[:, None]
+course = train.epochs(models.linear(1), losses.half_squared_error, optim.sgd(0.1), (x, 3 * x), key=jax.random.key(0),
+                      epochs=50, batch_size=16, folder=sys.argv[1])
+for record, ts in course:
+    if record["epoch"] == 3:
+        break
+"""
+
+
+@pytest.mark.slow
+def test_a_script_that_ends_in_its_loop_saves(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", LEFT, str(tmp_path)], check=True, timeout=300)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000000012.npz"]
