@@ -237,6 +237,7 @@ class Epochs(Iterator[Event]):
             try:
                 self._restore(saver)
             except BaseException:
+                self._saver = None
                 saver.close()
                 raise
             # A script may end while a variable still holds the loop, whose `__del__` is then not called in time.
