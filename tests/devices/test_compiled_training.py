@@ -2,7 +2,7 @@
 
     JAXNN_TEST_COMPILED=1 pytest -n 0 -m slow tests/devices/test_compiled_training.py
 
-as `test_compiled.py`; no device is needed. The transformer is in the proof tier.
+as `test_compiled.py`; no device is needed.
 """
 
 from __future__ import annotations
@@ -60,9 +60,10 @@ def compiled(name: str, fsdp: bool, by_hand: bool) -> tuple[Any, Any]:
     return epoch.lower(ts, x, y, placed(key)).compile(), ts.params
 
 
-@pytest.mark.parametrize("by_hand", [False, True])
-@pytest.mark.parametrize("fsdp", [False, True])
-@pytest.mark.parametrize("name", ["mlp", pytest.param("transformer", marks=pytest.mark.proof)])
+@pytest.mark.parametrize(
+    ("name", "fsdp", "by_hand"),
+    [*(("mlp", fsdp, by_hand) for fsdp in (False, True) for by_hand in (False, True)), ("transformer", True, True)],
+)
 def test_an_epoch_on_four_chips(name: str, fsdp: bool, by_hand: bool) -> None:
     program, params = compiled(name, fsdp, by_hand)
     text, batch = program.as_text(), PROBLEMS[name][2]

@@ -77,7 +77,7 @@ def test_the_rule_and_what_skipped_steps_leave_alone() -> None:
     check(optim)
 
 
-MUTANTS = [
+BROKEN = [
     ("state.scale * factor, maximum", "state.scale * factor, jnp.inf"),
     ("state.scale / factor, 1", "state.scale / factor, 0"),
     ("jnp.where(finite, state.good_steps + 1, 0)", "state.good_steps + 1"),
@@ -91,7 +91,7 @@ MUTANTS = [
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [MUTANTS[5], *(pytest.param(*m, marks=pytest.mark.slow) for m in MUTANTS[:5] + MUTANTS[6:])]
+    ("old", "new"), [BROKEN[5], *(pytest.param(*m, marks=pytest.mark.slow) for m in BROKEN[:5] + BROKEN[6:])]
 )
 def test_a_broken_rule_is_caught(old: str, new: str) -> None:
     if old.startswith("jnp.where(finite, g,"):  # NaN would reach derivatives of the update alone

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import jax
 
-TASK, ADDRESS, COUNT, INDEX, FOLDER = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5])
-
 if __name__ == "__main__":
-    jax.config.update("jax_num_cpu_devices", 8 // COUNT)
+    names, address, count, index, folder = sys.argv[1:]
+    jax.config.update("jax_num_cpu_devices", 8 // int(count))
     jax.config.update("jax_enable_x64", True)
-    if COUNT > 1:
-        jax.distributed.initialize(ADDRESS, COUNT, INDEX)
+    if int(count) > 1:
+        jax.distributed.initialize(address, int(count), int(index))
     from tests.devices.processes import tasks
 
-    for task in TASK.split(","):
-        tasks.TASKS[task](FOLDER)
+    for name in names.split(","):
+        tasks.TASKS[name](Path(folder))
