@@ -1,6 +1,6 @@
 """Test errors of MNIST recipes in bfloat16 and in float32: means and standard deviations over the same seeds.
 
-    python -m benchmarks.precision                          # about 12 minutes on one core
+    python -m benchmarks.precision                          # about 10 minutes on one core
     python -m benchmarks.precision mnist-mlp --epochs 32    # one recipe as it is
     python -m benchmarks.precision --write                  # and save the errors in benchmarks/results/
 
@@ -33,7 +33,7 @@ def errors(name: str, precision: Any, epochs: int, seeds: int) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         settings = {"precision": precision, "epochs": epochs, "seeds": seeds, "out": Path(folder) / "run"}
         _, outcomes = train(dataclasses.replace(RECIPES[name], **settings), progress=False)  # type: ignore[type-var]
-    return [100 * o.test_error for o in outcomes]
+    return [round(100 * o.test_error, 4) for o in outcomes]
 
 
 def is_within(half: list[float], single: list[float]) -> bool:
