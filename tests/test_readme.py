@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import jaxnn
-from benchmarks import devices
+from benchmarks import devices, precision
 from jaxnn import backprop, losses, models, optim, per_example, train
 from jaxnn.cli.pictures import MORE
 from jaxnn.cli.recipes import RECIPES
@@ -306,6 +306,13 @@ def test_the_errors_of_recipes_are_those_that_were_written() -> None:
     for name, result in results("recipes-cpu")["recipes"].items():
         error, spread = result["mean"]["test_error_percent"], result["standard_deviation"]["test_error_percent"]
         assert rows[name] == [f"{error:.2f} ± {spread:.2f}%", f"{result['seeds']['seconds'][0]:.0f} s"]
+
+
+def test_the_errors_in_half_precision_are_those_that_were_written() -> None:
+    text, found = sections(BENCHMARKS)["Half precision"], results("precision-cpu")
+    assert set(found) == set(precision.EPOCHS)
+    for name, result in found.items():
+        assert precision.row(name, result["epochs"], result["test_error_percent"]) in text.splitlines()
 
 
 def test_the_classical_table_is_what_was_written_and_in_its_ranges() -> None:

@@ -14,8 +14,11 @@ import tyro
 from jaxnn import data, losses, models, optim, schedules
 from jaxnn.checks import require_between, require_positive_int
 from jaxnn.cli import rules
+from jaxnn.cli.precision import PRECISIONS, in_precision, scaled
 from jaxnn.cli.words import LOGS, require_divisible, require_seed, save_interval
 from jaxnn.layers import Layer
+from jaxnn.train.loss import default_value_and_grad
+from jaxnn.train.step import ValueAndGrad
 from jaxnn.types import Array, Key, Loss, Params, ScalarOrSchedule
 
 Augmentation = Literal["none", "shift", "affine", "distort", "flip"]
@@ -80,6 +83,9 @@ class TrainConfig:
     """The first seed, for initial parameters, order, dropout and augmentation."""
     folder: Path | None = None
     """Folder of the four IDX files (mnist, fashion-mnist); default $JAXNN_DATA, then the cache, then download."""
+    precision: PRECISIONS = "float32"
+    """Precision of the network in training, forward and backward; parameters, loss and optimizer are float32. float16
+    scales the loss, and skips the steps whose gradients overflow."""
     devices: int = 1
     """Devices of this process that each batch is split over."""
     save_every: Annotated[str, tyro.conf.arg(metavar="STEPS|TIME")] = "60s"
@@ -187,7 +193,7 @@ def build_optimizer(config: TrainConfig, steps: int) -> optim.Optimizer:
     """The optimizer, its learning rate scheduled over the steps of the whole run."""
     rule = rules.require_rule(config.optimizer)
     rate = build_schedule(config, steps)
-    return rule(**config.rule_options(), **({} if rate is None else {"learning_rate": rate}))
+    return scaled(config.precision, rule(**config.rule_options(), **({} if rate is None else {"learning_rate": rate})))
 
 
 def build_schedule(config: TrainConfig, steps: int) -> ScalarOrSchedule | None:
@@ -210,6 +216,12 @@ def build_loss(config: TrainConfig) -> Loss:
 def build_regularizer(config: TrainConfig) -> Callable[[Params], Array] | None:
     """The L2 penalty, if any."""
     return losses.l2(config.weight_decay) if config.weight_decay else None
+
+
+def build_value_and_grad(config: TrainConfig, net: Layer) -> ValueAndGrad:
+    """The mean loss with the penalty, and its gradient, in the precision of the configuration."""
+    vg = default_value_and_grad(net, build_loss(config), build_regularizer(config))
+    return in_precision(config.precision, vg)
 
 
 def build_augmentation(config: TrainConfig) -> Callable[[Key, Array], Array] | None:

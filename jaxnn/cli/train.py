@@ -22,6 +22,7 @@ from jaxnn.activations import softmax
 from jaxnn.cli import config as build
 from jaxnn.cli import rules
 from jaxnn.cli.config import TrainConfig
+from jaxnn.cli.precision import of_scaled
 from jaxnn.cli.runs import append_metrics, read_params, wide_console, write_config, write_params
 from jaxnn.cli.stopping import STOPS
 from jaxnn.cli.training import (
@@ -142,9 +143,10 @@ def _run_all(
         "validation": None if config.final else (splits.validation.x, splits.validation.y),
         "metrics": None if config.final else {"error": metrics.error_rate},
         "regularizer": build.build_regularizer(config),
+        "value_and_grad": build.build_value_and_grad(config, net),
         "augment": build.build_augmentation(config),
         "stopping": () if config.patience is None else (EarlyStopping("validation_error", config.patience),),
-        "evaluated_at": rules.evaluated_at(config.optimizer),
+        "evaluated_at": of_scaled(config.precision, rules.evaluated_at(config.optimizer)),
         "save_every": save_interval(config.save_every),
         "mesh": mesh,
         "progress": progress,

@@ -1,4 +1,6 @@
-"""Epochs on four chips of a TPU v5e: the rows that each computes, and what they send each other.
+"""Training for devices that are not here: epochs on four chips of a TPU v5e, steps in half precision on an H200.
+
+The rows that each chip computes, and what they send each other; the precision of all products of a step.
 
     JAXNN_TEST_COMPILED=1 pytest -n 0 -m slow tests/devices/test_compiled_training.py
 
@@ -7,6 +9,7 @@ as `test_compiled.py`; no device is needed.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections import Counter
@@ -19,14 +22,16 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxnn import backprop, losses, models, optim, train
+from jaxnn.cli import config as build
+from jaxnn.cli.recipes import RECIPES
 from jaxnn.train.meshes import SMALLEST, Split, spec_for
-from tests.devices import hlo, hlo_text
+from tests.devices import hlo, hlo_cache, hlo_text
 from tests.devices.collectives import sent
 
 if os.environ.get("JAXNN_TEST_COMPILED") == "1":
-    WHY = hlo.unavailable("tpu")
+    WHY = hlo.unavailable()
 else:
-    WHY = "compiles for a TPU in a process and a venv of their own: the module's docstring has the command"
+    WHY = "compiles for a GPU and a TPU in a process and a venv of their own: the module's docstring has the command"
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(WHY is not None, reason=str(WHY))]
 
 LOSS = losses.softmax_cross_entropy
@@ -85,3 +90,39 @@ def test_an_epoch_on_four_chips(name: str, fsdp: bool, by_hand: bool) -> None:
         reduced = sum(math.prod(dims) * n for (kind, dims, _), n in arrays.items() if kind == "all-reduce")
         parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) + (math.prod(tied) if tied else 0)
         assert STEPS * parameters <= reduced <= STEPS * parameters + 100
+
+
+def step_report(recipe: str, precision: Any, by_hand: bool) -> hlo.Compiled:
+    """One step of a recipe for images of 28 x 28, as the epochs of `jaxnn train` scan it, compiled for the H200."""
+    config: Any = dataclasses.replace(RECIPES[recipe], precision=precision)  # type: ignore[type-var]
+    net, image = build.build_network(config, (28, 28, 1), 10), (28, 28, 1)
+    opt = build.build_optimizer(config, 1000)
+    vg = build.build_value_and_grad(config, net)
+    if by_hand:
+        vg = build.in_precision(precision, backprop.value_and_grad(net, LOSS))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    ts = jax.eval_shape(lambda key: train.init(net, opt, key, image), key)
+    x = jax.ShapeDtypeStruct((config.batch_size, *image), np.float32)
+    y = jax.ShapeDtypeStruct((config.batch_size,), np.int32)
+    step = train.make_step(vg, opt, measure=train.grad_norm)
+    return hlo_cache.compiled(lambda ts, x, y, key: step(ts, x, y, key=key), (ts, x, y, key), "cuda")
+
+
+MLP_FLOPS = 2 * 256 * (2 * 784 * 512 + 3 * 512 * 512 + 3 * 512 * 10)
+"""Of a step of mnist-mlp: two products of the first layer, which needs no input gradient, three of the others."""
+
+CNN_FLOPS = 2 * 128 * 2 * (26**2 * 9 * 16 + 11**2 * 9 * 16 * 32 + 5 * 5 * 32 * 128 + 128 * 10)
+"""At least: outputs and the gradients of the weights of mnist-cnn-fast; input gradients depend on the padding."""
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize(("recipe", "least"), [("mnist-mlp", MLP_FLOPS), ("mnist-cnn-fast", CNN_FLOPS)])
+def test_all_products_of_a_step_in_bfloat16_are_of_bfloat16(recipe: str, least: int, by_hand: bool) -> None:
+    """Forward, backward, loss and Adam."""
+    found = step_report(recipe, "bfloat16", by_hand)
+    assert set(found.flops) == {"bf16/default"}
+    assert found.all_flops >= least
+
+
+def test_products_of_float32_are_seen() -> None:
+    assert step_report("mnist-mlp", "float32", False).flops == {"f32/default": MLP_FLOPS}

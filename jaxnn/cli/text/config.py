@@ -14,6 +14,7 @@ import tyro
 from jaxnn import data, models, optim, schedules
 from jaxnn.checks import require_between, require_positive_int
 from jaxnn.cli import rules
+from jaxnn.cli.precision import PRECISIONS, scaled
 from jaxnn.cli.words import LOGS, require_divisible, require_seed, save_interval
 from jaxnn.initializers import zeros
 from jaxnn.layers import GRU, LSTM, Attention, Layer
@@ -83,6 +84,9 @@ class TextConfig:
     """Number of runs, with seeds seed, seed + 1, ..."""
     seed: int = 0
     """The first seed, for initial parameters, windows and dropout."""
+    precision: PRECISIONS = "float32"
+    """Precision of the network in training, forward and backward; parameters, loss and optimizer are float32. float16
+    scales the loss, and skips the steps whose gradients overflow."""
     devices: int = 1
     """Devices of this process that each batch is split over."""
     save_every: Annotated[str, tyro.conf.arg(metavar="STEPS|TIME")] = "60s"
@@ -166,6 +170,10 @@ def build_network(config: TextConfig, vocabulary: int) -> Layer:
 
 def build_optimizer(config: TextConfig, net: Layer, steps: int) -> optim.Optimizer:
     """The optimizer, its learning rates scheduled over the steps of the whole run."""
+    return scaled(config.precision, _rule(config, net, steps))
+
+
+def _rule(config: TextConfig, net: Layer, steps: int) -> optim.Optimizer:
     rate = build_schedule(config, config.rate(), steps)
     if config.optimizer == MUON:
 

@@ -19,6 +19,7 @@ import rich.table
 
 from jaxnn import backprop, data, files, losses, models, plots, train, tree
 from jaxnn.cli import rules
+from jaxnn.cli.precision import in_precision, of_scaled
 from jaxnn.cli.runs import append_metrics, wide_console, write_options, write_params
 from jaxnn.cli.text.config import TextConfig, build_network, build_optimizer, read_text
 from jaxnn.cli.training import (
@@ -192,8 +193,8 @@ def _run(
         epochs=config.epochs,
         batch_size=config.batch_size,
         validation=corpus.validation,
-        value_and_grad=backprop.value_and_grad(net, LOSS),
-        evaluated_at=rules.evaluated_at(config.optimizer),
+        value_and_grad=in_precision(config.precision, backprop.value_and_grad(net, LOSS)),
+        evaluated_at=of_scaled(config.precision, rules.evaluated_at(config.optimizer)),
         mesh=mesh_of(config.devices),
         folder=checkpoints_of(folder, seed),
         save_every=save_interval(config.save_every),
