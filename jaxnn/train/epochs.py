@@ -35,7 +35,7 @@ from jaxnn.train.arguments import (
 from jaxnn.train.divergence import require_finite, require_no_nan
 from jaxnn.train.evaluate import make_evaluate
 from jaxnn.train.feeds import ArrayFeed, Feed, joined, mean_of
-from jaxnn.train.identity import identity
+from jaxnn.train.identity import described, identity
 from jaxnn.train.keys import epoch_key, run_keys
 from jaxnn.train.loss import default_value_and_grad
 from jaxnn.train.memo import memoized
@@ -158,7 +158,7 @@ def epochs(
     run = Run(net, loss, opt, feed, key, count, evaluate, held_out, _evaluated_at(evaluated_at, evaluate_on))
     if folder is None:
         return Epochs(run, ts, None)
-    others = {"regularizer": regularizer, "augment": augment}
+    others = {"gradient": described(vg, depth=0), "regularizer": regularizer, "augment": augment}
     known = identity(net, loss, opt, train, key, batch_size=batch_size, partial=partial, others=others)
     return Epochs(run, ts, Saver(folder, save_every, keep, known, say))
 

@@ -67,6 +67,8 @@ def described(value: Any, depth: int = 4) -> str:
     A function is known by its name and by what its closure holds, `depth` functions deep: `losses.l2(1e-4)` is not
     `losses.l2(1e-3)`.
     """
+    if isinstance(value, str):
+        return value
     inner = functools.partial(described, depth=depth)
     if isinstance(value, Layer):
         options = [f"{name}={inner(option)}" for name, option in value.options.items()]

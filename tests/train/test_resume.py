@@ -28,6 +28,7 @@ LOSS = losses.softmax_cross_entropy
 OPT = optim.adam(schedules.cosine_decay_schedule(1e-2, 30))
 MLP = models.serial(Dense(8), Relu, Dropout(0.3), Dense(K))
 METRICS = {"error": metrics.error_rate}
+VG = jax.value_and_grad(train.mean_loss(MLP, LOSS), has_aux=True)
 TIMES = ("seconds", "examples_per_second")
 
 
@@ -273,6 +274,7 @@ def test_another_run_is_refused_with_what_differs(tmp_path: Path) -> None:
         ({"key": jax.random.key(1)}, "seed: saved threefry2x32"),
         ({"train": (x[::-1], y)}, "data: saved float32"),
         ({"net": models.serial(Dense(8), Relu, Dropout(0.4), Dense(K))}, "network: saved serial"),
+        ({"value_and_grad": train.precision(VG)}, "gradient: saved jaxnn.train.loss.mean_loss"),
         ({"loss": 1, "regularizer": losses.l2(1e-4)}, "regularizer: saved nothing, now Penalty"),
     ]
     for settings, text in cases:
