@@ -108,7 +108,12 @@ LONG = (
 )
 """Examples that take more than a few seconds."""
 
-NEEDS = {"flax_norms.py": "flax", "gpt_norms.py": "flax", "mislabeled_fashion.py": "equinox"}
+NEEDS = {
+    "flax_norms.py": "flax",
+    "gpt_norms.py": "flax",
+    "grain_stream.py": "grain",
+    "mislabeled_fashion.py": "equinox",
+}
 """Libraries that an example shows and the package does without."""
 
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
