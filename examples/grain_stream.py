@@ -2,7 +2,7 @@
 
     pip install 'jaxnn[grain]' && python examples/grain_stream.py
 
-The examples are read one by one, shuffled and batched on the host while the device trains. The run is stopped in the middle,
+The examples are read one by one, shuffled and batched on the host while the device trains. The run is stopped half-way,
 as by a preemption; the same call goes on, and ends at the same parameters as a run that nobody stopped.
 """
 
