@@ -102,6 +102,7 @@ LONG = (
     "gpt_norms.py",
     "mislabeled.py",
     "mislabeled_fashion.py",
+    "multihost.py",
     "noise_scale_transformer.py",
     "race_own_rule.py",
     "sweep.py",
