@@ -102,6 +102,7 @@ LONG = (
     "gpt_norms.py",
     "mislabeled.py",
     "mislabeled_fashion.py",
+    "multihost.py",
     "noise_scale_transformer.py",
     "race_own_rule.py",
     "sweep.py",
@@ -357,6 +358,19 @@ QUANTITIES = {
     "norms, clipped sum, second moment, Gram, noise scale": "everything",
 }
 """Labels of the tables and the names of the results."""
+
+
+def test_the_costs_of_saving_and_streams_are_what_was_written() -> None:
+    found = results("saving-cpu")
+    low, high = found["ratio_quartiles"]
+    parts = (f"{found['one_save'][f'{name}_ms']:.0f} ms" for name in ("foreground", "background", "restore"))
+    time, work = found["time_over_without"], found["processor_time_over_without"]
+    row = [f"{time:.2f} ({low:.2f}-{high:.2f})", f"{work:.2f}", *parts]
+    assert table(sections(BENCHMARKS)["Cost of saving"])[1] == row
+    for size, told in zip(("small", "medium"), table(sections(BENCHMARKS)["Cost of streams"])[1:], strict=True):
+        rows = results("streams-cpu")["tables"][size]
+        more = [f"{rows[name]['more_ms'][1]:.2f}" for name in ("function", "rows", "grain")]
+        assert told[1:] == [f"{rows['memory']['ms']:.2f} ms", *more]
 
 
 def test_the_tables_of_statistics_are_what_was_written() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
+import os
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,8 +16,8 @@ from jaxnn.checks import as_numpy, count_of, require_function
 Prepare: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]
 """(x, y) of a batch -> (x, y), NumPy arrays, on the host."""
 
-HELD = 1 << 26
-"""Bytes of rows after whose reading the pages that a file has in the process's memory are given back."""
+MAPPED = 1 << 26
+"""Bytes of an array, in all its files, up to which they are mapped into memory."""
 
 ROWS = 64
 """Rows that a fingerprint reads."""
@@ -56,47 +57,68 @@ class Rows:
     """Arrays in one or several .npy files, end to end along their first axis."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self._files = [_mapped(path) for path in paths]
-        first = self._files[0]
-        for path, file in zip(paths, self._files, strict=True):
+        mapped = [_mapped(path) for path in paths]
+        first = mapped[0]
+        for path, file in zip(paths, mapped, strict=True):
             if (file.dtype, file.shape[1:]) != (first.dtype, first.shape[1:]):
                 raise ValueError(
                     f"memmap: {path} has rows {file.dtype}{list(file.shape[1:])}, {paths[0]} has "
                     f"{first.dtype}{list(first.shape[1:])}. Give all files of one array the same."
                 )
-        self._starts = np.cumsum([0, *(len(file) for file in self._files)])
-        self._held = 0
+        self._row, self._dtype = first.shape[1:], first.dtype
+        self._starts = np.cumsum([0, *(len(file) for file in mapped)])
+        self._files: list[Any] = mapped
+        if sum(file.nbytes for file in mapped) > MAPPED and hasattr(os, "preadv"):
+            self._files = [
+                Large(*each) if each[1].flags.c_contiguous else each[1] for each in zip(paths, mapped, strict=True)
+            ]
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def __repr__(self) -> str:
-        first = self._files[0]
-        return f"{first.dtype}{[len(self), *first.shape[1:]]}"
+        return f"{self._dtype}{[len(self), *self._row]}"
 
     def __getitem__(self, indices: Any) -> np.ndarray[Any, Any]:
         """A copy of the rows at these indices (B,)."""
-        first = self._files[0]
         if indices.size and (indices.min() < 0 or indices.max() >= len(self)):
             raise ValueError(
                 f"memmap: indices must lie in 0 .. {len(self) - 1}, got {indices.min()} to {indices.max()}."
             )
         which = np.searchsorted(self._starts, indices, side="right") - 1
-        found = np.empty((len(indices), *first.shape[1:]), first.dtype)
+        found = np.empty((len(indices), *self._row), self._dtype)
         for number in np.unique(which):
             here = which == number
             found[here] = self._files[number][indices[here] - self._starts[number]]
-        self._held += found.nbytes
-        if self._held > HELD:
-            self._give_back()
         return found
 
-    def _give_back(self) -> None:
-        """Pages that were read count as memory of the process, though the system could read them again."""
-        self._held = 0
-        for file in self._files:
-            if isinstance(file.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-                file.base.madvise(mmap.MADV_DONTNEED)
+
+class Large:
+    """The rows of one large file, each read where it lies.
+
+    Of a mapped file, a row that is read brings up to 2 MB of what lies around it into the memory of the process; and a
+    file that is cut while it is mapped ends the process.
+    """
+
+    def __init__(self, path: Path, mapped: np.memmap[Any, Any]) -> None:
+        self._path, self._row, self._dtype, self._offset = path, mapped.shape[1:], mapped.dtype, mapped.offset
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def __getitem__(self, indices: Any) -> np.ndarray[Any, Any]:
+        """The rows at these indices (B,), in range."""
+        found = np.empty((len(indices), *self._row), self._dtype)
+        content, size = found.reshape(-1).view(np.uint8).data, found.nbytes // len(indices)
+        for place, index in enumerate(indices.tolist()):
+            self._fill(content[place * size : (place + 1) * size], self._offset + index * size)
+        return found
+
+    def _fill(self, part: memoryview, position: int) -> None:
+        while part:
+            count = os.preadv(self._file, (part,), position)
+            if not count:
+                raise ValueError(f"memmap: {self._path} was cut: byte {position} of it cannot be read. Write it anew.")
+            part, position = part[count:], position + count
 
 
 def memmap(folder: str | Path, *, prepare: Prepare | None = None) -> Memmap:
@@ -141,7 +163,7 @@ def _paths(folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def _mapped(path: Path) -> np.ndarray[Any, Any]:
+def _mapped(path: Path) -> np.memmap[Any, Any]:
     try:
         file = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:

@@ -37,6 +37,8 @@ FORMAT = 1
 ABOUT = "__about__"
 NAME = re.compile(r"step-(\d{10,})\.npz")
 SHOWN_FAULTS = 5
+BLOCK = 1 << 20
+"""Bytes of a write: they stay in the processor's cache between their checksum and their copy to the file."""
 
 IMPLEMENTATIONS = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsafe_rbg"}
 """The names by which `jax.random.wrap_key_data` knows the implementations of typed keys."""
@@ -72,9 +74,12 @@ def write(path: str | Path, values: PyTree, about: Mapping[str, Any] | None = No
     return _write(path, on_host(values), about or {})
 
 
-def on_host(values: PyTree) -> dict[str, Kept]:
-    """A copy of every leaf on the host, by path: the devices may then donate theirs."""
-    return {name: _kept(name, leaf) for name, leaf in _named(values).items()}
+def on_host(values: PyTree, over: Mapping[str, Kept] | None = None) -> dict[str, Kept]:
+    """A copy of every leaf on the host, by path: the devices may then donate theirs.
+
+    Where a leaf has the size of that in `over`, it takes its memory: fresh memory takes longer than the copy.
+    """
+    return {name: _kept(name, leaf, (over or {}).get(name)) for name, leaf in _named(values).items()}
 
 
 def _write(path: str | Path, kept: Mapping[str, Kept], about: Mapping[str, Any]) -> Path:
@@ -90,9 +95,17 @@ def _write(path: str | Path, kept: Mapping[str, Kept], about: Mapping[str, Any])
             ]
             for name, values in arrays:
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, values, allow_pickle=False)
+                    _write_array(member, values)
 
     return files.write_with(path, write)
+
+
+def _write_array(file: IO[bytes], values: np.ndarray[Any, Any]) -> None:
+    """`np.save` of a contiguous array of numbers, without its copies of what it writes."""
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(values))
+    content = values.reshape(-1).view(np.uint8).data
+    for start in range(0, len(content), BLOCK):
+        file.write(content[start : start + BLOCK])
 
 
 def read(path: str | Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
@@ -196,6 +209,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             files.make_folder(self.folder)
         self._writing: threading.Thread | None = None
+        self._kept: dict[str, Kept] = {}
         self._failed: BaseException | None = None
 
     def __enter__(self) -> Self:
@@ -225,7 +239,7 @@ class Checkpoints:
         Of several processes, all call it, and the first writes.
         """
         self.wait()
-        kept = on_host(values)
+        self._kept = kept = on_host(values, over=self._kept)
         if jax.process_index() != 0:
             return
         # Not a daemon: the interpreter waits for it, so that a script's last save is written.
@@ -301,7 +315,7 @@ def is_key(leaf: Any) -> bool:
     return jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
 
 
-def _kept(name: str, leaf: Any) -> Kept:
+def _kept(name: str, leaf: Any, over: Kept | None) -> Kept:
     dtype = _stored(leaf)
     if is_key(leaf):
         leaf = jax.random.key_data(leaf)
@@ -313,8 +327,12 @@ def _kept(name: str, leaf: Any) -> Kept:
             )
         leaf = leaf.addressable_data(0)
     # On a CPU `np.asarray` shares the memory of the array, which a compiled step then donates.
-    values = np.array(leaf)
-    return Kept(values if values.dtype.isbuiltin == 1 else values.view(f"u{values.dtype.itemsize}"), dtype)
+    shared = np.asarray(leaf)
+    stored = shared if shared.dtype.isbuiltin == 1 else shared.view(f"u{shared.dtype.itemsize}")
+    if over is None or (over.values.shape, over.values.dtype) != (stored.shape, stored.dtype):
+        return Kept(np.array(stored, order="C"), dtype)
+    np.copyto(over.values, stored)
+    return Kept(over.values, dtype)
 
 
 def dtypes_of(values: PyTree) -> dict[str, str]:

@@ -6,10 +6,13 @@ What the processes do is in `processes/tasks.py`; they talk to each other over t
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,25 +24,35 @@ NAMES = ("mlp", "cnn", "fsdp", "rows", "function", "shares", "gradients")
 EXACT = 1e-12
 
 
-def run(tasks: str, count: int, folder: Path) -> None:
-    """Do the tasks in `count` processes; raises with their outputs if one fails."""
+def free_address() -> str:
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+        return f"localhost:{free.getsockname()[1]}"
+
+
+def started(*commands: list[str]) -> list[subprocess.Popen[str]]:
+    """Processes of this interpreter, on the CPU."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} {PATIENCE}"
     env = os.environ | {"JAX_PLATFORMS": "cpu", "NPROC": THREADS, "XLA_FLAGS": flags.strip()}
-    command = [sys.executable, "-m", "tests.devices.processes.worker", tasks, f"localhost:{port}", str(count)]
-    started = [
-        subprocess.Popen([*command, str(i), str(folder)], cwd=ROOT, env=env, stdout=subprocess.PIPE,
-                         stderr=subprocess.STDOUT, text=True)
-        for i in range(count)
-    ]  # fmt: skip
+    how: dict[str, Any] = {"cwd": ROOT, "env": env, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return [subprocess.Popen([sys.executable, *command], text=True, **how) for command in commands]
+
+
+def ended(processes: list[subprocess.Popen[str]], code: int) -> list[str]:
+    """What they wrote; raises with it unless all return this code."""
     try:
-        outputs = [process.communicate(timeout=TIMEOUT)[0] for process in started]
+        outputs = [process.communicate(timeout=TIMEOUT)[0] for process in processes]
     finally:
-        for process in started:
+        for process in processes:
             process.kill()
-    assert [process.returncode for process in started] == [0] * count, "\n\n".join(outputs)
+    assert [process.returncode for process in processes] == [code] * len(processes), "\n\n".join(outputs)
+    return outputs
+
+
+def run(tasks: str, count: int, folder: Path) -> None:
+    """Do the tasks in `count` processes; raises with their outputs if one fails."""
+    command = ["-m", "tests.devices.processes.worker", tasks, free_address(), str(count)]
+    ended(started(*([*command, str(i), str(folder)] for i in range(count))), 0)
 
 
 def assert_same(found: Path, expected: Path) -> None:
@@ -73,3 +86,28 @@ def test_a_shared_sweep_and_a_signal_to_one_process(tmp_path: Path) -> None:
     assert_same(tmp_path / "sweep.npz", tmp_path / "sweep-expected.npz")
     with np.load(tmp_path / "stopped.npz") as found:
         assert 2 <= found["arr_0"] < 400
+
+
+def example(count: int, folder: Path) -> list[subprocess.Popen[str]]:
+    """The processes of examples/multihost.py, with 8 devices in all."""
+    where = ["--folder", str(folder), "--cpu-devices", str(8 // count), "--epochs", "6", "--save-every", "0.2"]
+    address = free_address()
+    among = [["--coordinator", address, "--processes", str(count), "--index", str(i)] for i in range(count)]
+    return started(*(["examples/multihost.py", *where, *(each if count > 1 else [])] for each in among))
+
+
+@pytest.mark.slow
+def test_the_example_stops_on_a_signal_and_goes_on(tmp_path: Path) -> None:
+    pytest.importorskip("orbax.checkpoint", reason="orbax is not installed: pip install 'jaxnn[orbax]'")
+    (alone,) = ended(example(1, tmp_path / "1"), 0)
+    assert "1 processes, 8 devices, w (64, 512) split by P(None, 'data')" in alone
+    processes, deadline = example(2, tmp_path / "2"), time.monotonic() + TIMEOUT
+    while not list((tmp_path / "2").glob("sha256-*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    processes[1].send_signal(signal.SIGTERM)
+    ended(processes, 143)
+    outputs = ended(example(2, tmp_path / "2"), 0)
+    assert "goes on after" in outputs[0]
+    assert "2 processes, 8 devices" in outputs[0]
+    losses = [float(text.split("epoch 6: loss ")[1]) for text in (alone, outputs[0])]
+    np.testing.assert_allclose(*losses, rtol=0.005)  # float32, after 300 steps

@@ -209,3 +209,15 @@ def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
     folder.save(1, np.zeros(1))
     with pytest.raises(files.UnwrittenError, match="Permission denied"):
         folder.wait()
+
+
+def test_the_memory_of_the_save_before_is_taken_again(tmp_path: Path) -> None:
+    first = {"w": np.arange(6.0).reshape(2, 3).T, "b": jnp.ones(3, jnp.bfloat16), "n": np.int32(1)}
+    second = {"w": first["w"] + 1, "b": jnp.zeros(4, jnp.bfloat16), "n": np.int32(2)}
+    before = checkpoints.on_host(first)
+    after = checkpoints.on_host(second, before)
+    assert [after[name].values is before[name].values for name in "wbn"] == [True, False, True]
+    assert all(leaf.values.flags.c_contiguous for leaf in after.values())
+    with np.load(checkpoints.write(tmp_path / "a.npz", second)) as found:
+        np.testing.assert_array_equal(found["w"], second["w"])
+        assert found["n"] == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -262,12 +263,25 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
     assert data.memmap(tmp_path).fingerprint() != text
 
 
-def test_pages_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules[data.Memmap.__module__], "HELD", 100)
+@pytest.mark.parametrize("dtype", [np.float32, ">f8", np.complex64, bool])
+def test_rows_of_large_files_are_read_where_they_lie(
+    dtype: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[data.Memmap.__module__], "MAPPED", 100)
     x, y = classification()
+    x = (x > 0 if dtype is bool else x).astype(dtype)
     source = folder_of(x, y, tmp_path / "a", 2)
-    np.testing.assert_array_equal(source.rows(np.arange(N))[0], x)
-    np.testing.assert_array_equal(source.rows(np.arange(N)[::-1])[0], x[::-1])
+    for order in (np.arange(N), np.arange(N)[::-1], np.array([], int), np.array([7, 7])):
+        for found, expected in zip(source.rows(order), (x, y), strict=True):
+            np.testing.assert_array_equal(found, expected[order])
+            assert found.dtype == expected.dtype
+    path = tmp_path / "a" / "x-1.npy"
+    os.truncate(path, path.stat().st_size - 1)
+    np.testing.assert_array_equal(source.rows([N - 2])[0], x[[N - 2]])
+    with pytest.raises(ValueError, match=r"x-1.npy was cut: byte \d+ of it cannot be read"):
+        source.rows([N - 1])
+    np.save(tmp_path / "a" / "x-1.npy", np.asfortranarray(x[N // 2 :]))
+    np.testing.assert_array_equal(data.memmap(tmp_path / "a").rows([N - 1, 3])[0], x[[N - 1, 3]])
 
 
 @pytest.mark.slow
