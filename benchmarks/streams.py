@@ -44,8 +44,8 @@ def sources(x: np.ndarray, y: np.ndarray, batch: int, folder: str) -> dict[str, 
         first = position.step * batch
         return x[first : first + batch], y[first : first + batch]
 
-    np.save(f"{folder}/x.npy", x)
-    np.save(f"{folder}/y.npy", y)
+    for name, array in (("x", x), ("y", y)):
+        files.write_with(f"{folder}/{name}.npy", lambda file, array=array: np.lib.format.write_array(file, array))
     made: dict[str, tuple[Any, dict[str, Any]]] = {
         "memory": ((jnp.asarray(x), jnp.asarray(y)), {}),
         "function": (function, {"steps_per_epoch": steps}),
