@@ -165,6 +165,13 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
+def remove_parts(folder: str | os.PathLike[str]) -> None:
+    """Remove what processes that were killed while writing left in a folder, which nobody else may be writing to."""
+    for part in Path(folder).glob(".*.part"):
+        with contextlib.suppress(OSError):  # a folder of that name
+            part.unlink()
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """The value in a JSON file; anything else raises one line with file and cause.
 

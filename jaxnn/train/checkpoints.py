@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import IO, Any, Protocol, Self, runtime_checkable
 
 import jax
 import numpy as np
@@ -29,6 +28,7 @@ import numpy as np
 import jaxnn
 from jaxnn import files, npz, tree
 from jaxnn.checks import count_of, require_positive_int
+from jaxnn.train.background import Background
 from jaxnn.types import PyTree
 
 FORMAT = 1
@@ -42,13 +42,6 @@ BLOCK = 1 << 20
 
 IMPLEMENTATIONS = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsafe_rbg"}
 """The names by which `jax.random.wrap_key_data` knows the implementations of typed keys."""
-
-
-class Kept(NamedTuple):
-    """A leaf on the host: its values in a dtype that NumPy has, and what its dtype is called."""
-
-    values: np.ndarray[Any, Any]
-    dtype: str
 
 
 def write(path: str | Path, values: PyTree, about: Mapping[str, Any] | None = None) -> Path:
@@ -71,27 +64,30 @@ def write(path: str | Path, values: PyTree, about: Mapping[str, Any] | None = No
         >>> found["w"].dtype, about["epoch"]
         (dtype(bfloat16), 3)
     """
-    return _write(path, on_host(values), about or {})
+    kept = on_host(values)
+    return _write(path, kept, json.dumps(header(values, about)))
 
 
-def on_host(values: PyTree, over: Mapping[str, Kept] | None = None) -> dict[str, Kept]:
-    """A copy of every leaf on the host, by path: the devices may then donate theirs.
+def header(values: PyTree, about: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The JSON of a checkpoint: what `read_about` returns."""
+    versions = {"jaxnn": jaxnn.__version__, "jax": jax.__version__, "numpy": np.__version__}
+    return {"format": FORMAT, "versions": versions, "dtypes": dtypes_of(values), "about": dict(about or {})}
+
+
+def on_host(values: PyTree, over: Mapping[str, np.ndarray[Any, Any]] | None = None) -> dict[str, np.ndarray[Any, Any]]:
+    """A copy of every leaf on the host, by path, in a dtype that NumPy has: the devices may then donate theirs.
 
     Where a leaf has the size of that in `over`, it takes its memory: fresh memory takes longer than the copy.
     """
     return {name: _kept(name, leaf, (over or {}).get(name)) for name, leaf in _named(values).items()}
 
 
-def _write(path: str | Path, kept: Mapping[str, Kept], about: Mapping[str, Any]) -> Path:
-    versions = {"jaxnn": jaxnn.__version__, "jax": jax.__version__, "numpy": np.__version__}
-    whole = {"format": FORMAT, "versions": versions, "dtypes": {name: leaf.dtype for name, leaf in kept.items()}}
-    text = json.dumps(whole | {"about": dict(about)})
-
+def _write(path: str | Path, kept: Mapping[str, np.ndarray[Any, Any]], text: str) -> Path:
     def write(file: IO[bytes]) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
             arrays = [
                 (ABOUT, np.frombuffer(text.encode(), np.uint8)),
-                *((name, leaf.values) for name, leaf in kept.items()),
+                *kept.items(),
             ]
             for name, values in arrays:
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -129,7 +125,7 @@ def read(path: str | Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
     require_alike(path, dtypes_of(like), about["dtypes"])
 
     def check(headers: Mapping[str, npz.ArrayHeader]) -> None:
-        shapes = {name: header.shape for name, header in headers.items() if name != ABOUT}
+        shapes = {name: found.shape for name, found in headers.items() if name != ABOUT}
         require_alike(path, {name: shape for name, (shape, _) in _shapes(wanted).items()}, shapes)
 
     stored = npz.read_npz(path, check=check)
@@ -158,7 +154,7 @@ def read_about(path: str | Path) -> dict[str, Any]:
 
 
 @runtime_checkable
-class Store(Protocol):
+class CheckpointStore(Protocol):
     """The checkpoints of one run: what `fit` needs of them. `Checkpoints` is one, `OrbaxCheckpoints` another."""
 
     folder: Path
@@ -208,9 +204,8 @@ class Checkpoints:
         self.keep = require_positive_int("Checkpoints", "keep", keep)
         if jax.process_index() == 0:
             files.make_folder(self.folder)
-        self._writing: threading.Thread | None = None
-        self._kept: dict[str, Kept] = {}
-        self._failed: BaseException | None = None
+        self._writing = Background()
+        self._kept: dict[str, np.ndarray[Any, Any]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -242,22 +237,18 @@ class Checkpoints:
         self._kept = kept = on_host(values, over=self._kept)
         if jax.process_index() != 0:
             return
-        # Not a daemon: the interpreter waits for it, so that a script's last save is written.
-        self._writing = threading.Thread(target=self._run, args=(step, kept, dict(about or {})))
-        try:
-            self._writing.start()
-        except RuntimeError:  # the interpreter is ending, and starts no thread
-            self._writing = None
-            self._run(step, kept, dict(about or {}))
+        text = json.dumps(header(values, about))  # now, as the caller goes on to change the history in it
+
+        def work() -> None:
+            _write(self.path(step), kept, text)
+            for old in self.steps()[: -self.keep]:
+                self.path(old).unlink(missing_ok=True)
+
+        self._writing.start(work)
 
     def wait(self) -> None:
         """Until the file of the last save is written; raises if that failed."""
-        if self._writing is not None:
-            self._writing.join()
-            self._writing = None
-        if self._failed is not None:
-            error, self._failed = self._failed, None
-            raise error
+        self._writing.wait()
 
     def restore(self, like: PyTree, step: int | None = None) -> tuple[PyTree, dict[str, Any]]:
         """`read` the checkpoint of a step, or the newest.
@@ -283,14 +274,6 @@ class Checkpoints:
                 )
             raise
 
-    def _run(self, step: int, kept: Mapping[str, Kept], about: Mapping[str, Any]) -> None:
-        try:
-            _write(self.path(step), kept, about)
-            for old in self.steps()[: -self.keep]:
-                self.path(old).unlink(missing_ok=True)
-        except BaseException as error:
-            self._failed = error
-
 
 def _is_whole(path: Path) -> bool:
     try:
@@ -315,8 +298,7 @@ def is_key(leaf: Any) -> bool:
     return jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
 
 
-def _kept(name: str, leaf: Any, over: Kept | None) -> Kept:
-    dtype = _stored(leaf)
+def _kept(name: str, leaf: Any, over: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
     if is_key(leaf):
         leaf = jax.random.key_data(leaf)
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
@@ -329,10 +311,10 @@ def _kept(name: str, leaf: Any, over: Kept | None) -> Kept:
     # On a CPU `np.asarray` shares the memory of the array, which a compiled step then donates.
     shared = np.asarray(leaf)
     stored = shared if shared.dtype.isbuiltin == 1 else shared.view(f"u{shared.dtype.itemsize}")
-    if over is None or (over.values.shape, over.values.dtype) != (stored.shape, stored.dtype):
-        return Kept(np.array(stored, order="C"), dtype)
-    np.copyto(over.values, stored)
-    return Kept(over.values, dtype)
+    if over is None or (over.shape, over.dtype) != (stored.shape, stored.dtype):
+        return np.array(stored, order="C")
+    np.copyto(over, stored)
+    return over
 
 
 def dtypes_of(values: PyTree) -> dict[str, str]:

@@ -105,12 +105,11 @@ def epochs(
     Returns:
         An iterator of `Event`s, pairs (record, ts): the metrics of the epoch, as in the history of `fit`, and the
         `TrainState` at its end. A state stays valid, as the next epoch trains a copy of it; pass a copy of it to what
-        donates its argument, such as `make_step`. Training goes on from the iterator's `ts`, to which the
-        loop may assign another state, e.g. one with a new learning rate (`optim.with_hyperparams`). Its `history` has
-        the records of all epochs, its `stopped` the signal that ended it, if one did. Arguments
-        are checked, and a folder is locked and read, at the call; training begins with the first epoch that is asked
-        for. After a `break`, call its `close()`, or let it go out of scope: the last epoch is saved and the folder
-        unlocked.
+        donates its argument, such as `make_step`. Training goes on from the iterator's `ts`, to which the loop may
+        assign another state, e.g. one with a new learning rate (`optim.with_hyperparams`). Its `history` has the
+        records of all epochs, its `stopped` the signal that ended it, if one did. Arguments are checked, and a folder
+        is locked and read, at the call; training begins with the first epoch that is asked for. After a `break`, call
+        its `close()`, or let it go out of scope: the last epoch is saved and the folder unlocked.
 
     Raises:
         DivergedError: as `fit`; its `result` is the `TrainState` before that epoch.
@@ -140,7 +139,6 @@ def epochs(
     require_key("fit", key)
     count = require_positive_int("fit", "epochs", epochs, minimum=0)
     split = as_split("fit", mesh, axis)
-    require_divided("fit", split, batch_size)
     held_out = None if validation is None else as_pair("fit", "validation", validation, trees=True)
     if metrics and held_out is None:
         raise ValueError(f"fit: metrics ({', '.join(metrics)}) are of the validation data; pass validation=(x, y) too.")
@@ -184,6 +182,7 @@ def _feed(train: Any, key: Key, epoch: Epoch, opt: Transformation, steps_per_epo
         return StreamFeed(source, epoch, opt)
     if steps_per_epoch is not None:
         raise ValueError("fit: steps_per_epoch is of streams; the number of examples, or of draws, tells the steps.")
+    require_divided("fit", epoch.split, epoch.batch_size)
     x, y = as_training("fit", train)
     if epoch.split is not None:
         x, y = put_on(epoch.split.mesh, (x, y))
@@ -205,7 +204,7 @@ class Run:
     evaluated_at: Callable[[Any, Params], Params] | None
 
 
-class Position(NamedTuple):
+class Place(NamedTuple):
     """Where a run is: epochs that are complete; of the one that is not, steps, seconds and reports; steps in all."""
 
     epochs: int = 0
@@ -231,7 +230,7 @@ class Epochs(Iterator[Event]):
         self.best: TrainState | None = None
         self.extra: dict[str, Any] = {}
         self._run, self._saver = run, saver
-        self._at, self._unsaved = Position(), False
+        self._at, self._unsaved = Place(), False
         self._loop = self._trained()
         if saver is not None:
             try:
@@ -278,7 +277,7 @@ class Epochs(Iterator[Event]):
                 f"epochs={self._run.count}. Ask for at least as many, or use another folder."
             )
         self.ts, self.best, self.history, self.extra = saved.ts, saved.best, about["history"], about["extra"]
-        self._at = Position(about["epochs"], about["step"], about["steps"], about["seconds"], saved.report)
+        self._at = Place(about["epochs"], about["step"], about["steps"], about["seconds"], saved.report)
         self._run.feed.resume(about["stream"], about["epochs"], about["step"])
 
     def _trained(self) -> Generator[Event]:
@@ -319,7 +318,7 @@ class Epochs(Iterator[Event]):
             require_finite(without_skipped(report)["loss"] if ran else np.zeros(0), ts, number, at.step, before, why)
             ended = ran < count or count == left
             report = joined([part for part in (at.report, report) if part])
-            at = Position(at.epochs, at.step + ran, at.steps + ran, at.seconds + taken, report)
+            at = Place(at.epochs, at.step + ran, at.steps + ran, at.seconds + taken, report)
             if saver is not None and signals is not None and not ended:
                 saver.pace.ran(count, taken)
                 name = signals.look()
@@ -329,11 +328,11 @@ class Epochs(Iterator[Event]):
                     self.stopped = name
                     return None
         record = self._record(number, ts, at, before)
-        self.ts, self._at, self._unsaved = ts, Position(number, 0, at.steps), True
+        self.ts, self._at, self._unsaved = ts, Place(number, 0, at.steps), True
         self.history.append(record)
         return record
 
-    def _record(self, number: int, ts: TrainState, at: Position, before: TrainState) -> dict[str, float]:
+    def _record(self, number: int, ts: TrainState, at: Place, before: TrainState) -> dict[str, float]:
         run = self._run
         means = mean_of(without_skipped(at.report))
         record = {"epoch": number, "loss": means["loss"]} | means
@@ -348,7 +347,7 @@ class Epochs(Iterator[Event]):
         examples = float(at.report["examples"].sum())
         return record | {"seconds": at.seconds, "examples_per_second": examples / at.seconds}
 
-    def _save(self, at: Position, ts: TrainState) -> None:
+    def _save(self, at: Place, ts: TrainState) -> None:
         if self._saver is None:
             return
         about = {

@@ -17,7 +17,7 @@ from jaxnn.train.divergence import require_no_nan
 from jaxnn.train.epochs import Epochs
 from jaxnn.train.epochs import epochs as train_epochs
 from jaxnn.train.pace import SAVE_EVERY, SaveEvery
-from jaxnn.train.progress import Progress
+from jaxnn.train.progress import Progress, silent
 from jaxnn.train.saving import Folder
 from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad
 from jaxnn.train.stopping import DivergedError, EarlyStopping, Stopping, monitored
@@ -90,11 +90,15 @@ def fit(
         opt: an optimizer.
         train: (x (N, ...), y (N, ...)) or a Dataset, put on the device once; x and y may be pytrees of arrays (N, ...)
             where network and loss take them. Or a `data.Draws`, such as `data.text.windows`: an epoch is its `steps`
-            batches, each drawn anew.
+            batches, each drawn anew. Or a stream of batches from the host, read ahead of the device: a `data.memmap`
+            or another object with `len` and `rows(indices) -> (x, y)`, in the orders of arrays in memory; a function
+            of a `Position`, (x, y) of one batch; an iterable of pairs (x, y), one pass for each epoch. Iterators with
+            `get_state` and `set_state` are saved with the run, others pass over the batches of before again.
         key: typed random key; initial parameters, order, augmentation and dropout are functions of it.
         epochs: the largest number of epochs.
         batch_size: N for batch gradient descent, 1 for stochastic; more than N only with `Partial.WEIGHT`; of a
-            `Draws` any number.
+            `Draws` any number. A function or an iterable makes its own.
+        steps_per_epoch: batches of an epoch, for a function, or for an iterable whose passes follow each other.
         validation: (x, y) or a Dataset, evaluated after each epoch: "validation_loss" and "validation_<metric>".
         metrics: named per-example functions, evaluated on the validation data.
         regularizer: a function of the parameters, added to the mean loss.
@@ -161,7 +165,7 @@ def fit(
             validation=validation, metrics=metrics, regularizer=regularizer, value_and_grad=value_and_grad,
             augment=augment, partial=partial, measure=measure, start=start, evaluated_at=evaluated_at,
             evaluate_on=evaluate_on, mesh=mesh,
-            axis=axis, folder=folder, save_every=save_every, keep=keep, say=bar.say if progress else _silent,
+            axis=axis, folder=folder, save_every=save_every, keep=keep, say=bar.say if progress else silent,
         )  # fmt: skip
         with contextlib.closing(course):
             return _chosen(course, select, stopping, on_epoch, bar, copied=start is not None)
@@ -232,7 +236,3 @@ def _value(history: Sequence[Mapping[str, float]], epoch: int, select: str) -> f
 def _reasons(rules: Sequence[Stopping], history: Sequence[Mapping[str, float]]) -> str:
     """The reasons of the rules that stop here; "" if none does."""
     return "; ".join(reason for rule in rules if (reason := rule(history)))
-
-
-def _silent(line: str) -> None:
-    """Say nothing."""

@@ -214,8 +214,9 @@ def shard_params(
     """Parameters, and what has their shapes, split over the devices: fully sharded data parallelism (FSDP, ZeRO-3).
 
     Each array of at least `smallest` entries is split along its largest axis that the number of devices divides (the
-    first of equals); the others are copied to every device. The compiler gathers a parameter where it is used, and
-    scatters the sum of its gradients.
+    first of equals); the others are copied to every device. A step of `make_epoch` and `fit` gathers the parameters
+    whole, so that each device computes its rows of the batch with them, and splits the sums of their gradients: what is
+    saved is the memory of the state between steps, parameters and moments, not that of the parameters in a step.
 
     Args:
         ts: pytree of arrays: a `TrainState`, whose optimizer state is split like the parameters, or parameters alone.

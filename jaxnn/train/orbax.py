@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
-import threading
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,10 +14,10 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-import jaxnn
 from jaxnn import files
 from jaxnn.checks import require_positive_int
-from jaxnn.train.checkpoints import FORMAT, IMPLEMENTATIONS, dtypes_of, is_key, require_alike
+from jaxnn.train.background import Background
+from jaxnn.train.checkpoints import FORMAT, IMPLEMENTATIONS, dtypes_of, header, is_key, require_alike
 from jaxnn.train.processes import agreed, is_first
 from jaxnn.types import PyTree
 
@@ -57,8 +58,7 @@ class OrbaxCheckpoints:
         # orbax deletes the oldest before the newest has its digest: with one, a kill in between would leave none.
         options = ocp.CheckpointManagerOptions(max_to_keep=max(keep, 2), create=True)
         self._manager = ocp.CheckpointManager(self.folder, options=options)
-        self._summing: threading.Thread | None = None
-        self._failed: BaseException | None = None
+        self._summing = Background()
 
     def __enter__(self) -> Self:
         return self
@@ -92,35 +92,25 @@ class OrbaxCheckpoints:
     def save(self, step: int, values: PyTree, about: Mapping[str, Any] | None = None) -> None:
         """Write a checkpoint in the background, its parts by every process."""
         self.wait()
-        versions = {"jaxnn": jaxnn.__version__, "jax": jax.__version__, "numpy": np.__version__}
-        whole = {"format": FORMAT, "versions": versions, "dtypes": dtypes_of(values), "about": dict(about or {})}
+        whole = json.loads(json.dumps(header(values, about)))  # a copy: the caller goes on to change the history in it
         leaves = {f"leaf_{i}": _plain(leaf) for i, leaf in enumerate(jax.tree.leaves(values))}
         args = self._ocp.args
         self._manager.save(
             step, args=args.Composite(tree=args.StandardSave(leaves), about=args.JsonSave(whole)), force=True
         )
-        self._summing = threading.Thread(target=self._sum, args=(step,))
-        self._summing.start()
+        self._summing.start(functools.partial(self._sum, step))
 
     def wait(self) -> None:
         """Until the last checkpoint is written, with its digest; raises if that failed."""
-        if self._summing is not None:
-            self._summing.join()
-            self._summing = None
-        if self._failed is not None:
-            error, self._failed = self._failed, None
-            raise error
+        self._summing.wait()
 
     def _sum(self, step: int) -> None:
-        try:
-            self._manager.wait_until_finished()
-            if is_first():
-                files.write_json(self._sums(step), {"sha256": self._digest(step)})
-                there = {self._sums(one) for one in self._manager.all_steps()}
-                for path in set(self.folder.glob("sha256-*.json")) - there:
-                    path.unlink(missing_ok=True)
-        except BaseException as error:
-            self._failed = error
+        self._manager.wait_until_finished()
+        if is_first():
+            files.write_json(self._sums(step), {"sha256": self._digest(step)})
+            there = {self._sums(one) for one in self._manager.all_steps()}
+            for path in set(self.folder.glob("sha256-*.json")) - there:
+                path.unlink(missing_ok=True)
 
     def restore(self, like: PyTree, step: int | None = None) -> tuple[PyTree, dict[str, Any]]:
         """The values and the `about` of a step, or of the newest.

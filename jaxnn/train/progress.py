@@ -15,6 +15,10 @@ def say(line: str) -> None:
     rich.console.Console(stderr=True).print(line, highlight=False, soft_wrap=True)
 
 
+def silent(line: str) -> None:
+    """In place of `say`: print nothing."""
+
+
 class Bar:
     """A progress bar on a terminal, else one plain line per step; neither if not `enabled`."""
 

@@ -11,14 +11,16 @@ import jax
 import numpy as np
 
 from jaxnn import files
-from jaxnn.train.checkpoints import Checkpoints, Store
+from jaxnn.checks import count_of
+from jaxnn.train.checkpoints import Checkpoints, CheckpointStore
 from jaxnn.train.identity import differences
 from jaxnn.train.lock import FolderLock
 from jaxnn.train.pace import Pace, SaveEvery
 from jaxnn.train.processes import agreed, by_first, is_first
+from jaxnn.train.progress import silent
 from jaxnn.train.step import TrainState
 
-Folder: TypeAlias = str | Path | Store
+Folder: TypeAlias = str | Path | CheckpointStore
 """Where a run is saved: a folder of `.npz` checkpoints, or another store of checkpoints."""
 
 
@@ -45,11 +47,13 @@ class Saver:
     def __init__(
         self, folder: Folder, every: SaveEvery, keep: int, identity: Mapping[str, str], say: Callable[[str], None]
     ) -> None:
-        if not isinstance(folder, Store) and not str(folder).strip():
+        if not isinstance(folder, CheckpointStore) and not str(folder).strip():
             raise ValueError("fit: folder must name a folder, got an empty string. Pass None to save nothing.")
         self.pace = Pace("fit", every, agreed)
-        self.identity, self._say = dict(identity), say if is_first() else _silent
-        self.checkpoints: Store = folder if isinstance(folder, Store) else Checkpoints(folder, keep=keep)
+        self.identity, self._say = dict(identity), say if is_first() else silent
+        self.checkpoints: CheckpointStore = (
+            folder if isinstance(folder, CheckpointStore) else Checkpoints(folder, keep=keep)
+        )
         self._lock = FolderLock(self.checkpoints.folder, say)
         by_first("lock the folder", self._opened)
 
@@ -110,16 +114,12 @@ class Saver:
         now = {"jax": jax.__version__, "devices": jax.device_count()}
         then = {"jax": whole["versions"]["jax"], "devices": about["devices"]}
         told = ", ".join(f"{name} {then[name]} then, {now[name]} now" for name in now if now[name] != then[name])
-        where = f"after {about['epochs']} epochs" + (f" and {about['step']} steps" if about["step"] else "")
+        where = f"after {count_of(about['epochs'], 'epoch')}"
+        where += f" and {count_of(about['step'], 'step')}" if about["step"] else ""
         self._say(f"{self.checkpoints.folder}: goes on {where}{f' ({told})' if told else ''}")
 
     def _opened(self) -> None:
         """Lock the folder, and remove what a process that was killed while writing left."""
         files.make_folder(self.checkpoints.folder)
         self._lock.acquire()
-        for part in self.checkpoints.folder.glob(".*.part"):
-            part.unlink(missing_ok=True)
-
-
-def _silent(line: str) -> None:
-    """Of several processes only the first speaks."""
+        files.remove_parts(self.checkpoints.folder)

@@ -23,7 +23,7 @@ import numpy as np
 from jaxnn.checks import require_positive_int
 from jaxnn.data import Partial, batch_indices
 from jaxnn.train.keys import epoch_key
-from jaxnn.train.meshes import local_rows
+from jaxnn.train.meshes import local_rows, require_divided
 from jaxnn.train.pieces import Epoch
 from jaxnn.types import Key, PyTree
 
@@ -170,8 +170,11 @@ class IterableSource:
 
     def resume(self, state: Any, epochs: int, step: int) -> None:
         if state is not None:
+            if self._asked is None and not step:
+                return  # the pass of that state has ended, and the next one begins anew
             self._pass = self._began()
             self._pass.set_state(_decoded(state))  # type: ignore[attr-defined] # it had get_state when it was saved
+            self._stream = self._passes(may_have_ended=True)
             return
         if self._asked is None:
             for _ in range(epochs):
@@ -192,14 +195,15 @@ class IterableSource:
         for batch in began:
             yield Item(*pair_of(batch), None, _encoded(_state_of(began)))
 
-    def _passes(self) -> Iterator[Item]:
+    def _passes(self, *, may_have_ended: bool = False) -> Iterator[Item]:
         while True:
             empty = True
             for item in self._one_pass():
                 empty = False
                 yield item
-            if empty:  # an iterator can be passed once
+            if empty and not may_have_ended:  # an iterator can be passed once
                 return
+            may_have_ended = False  # as may the pass that a run was saved in, but no other
 
 
 def pair_of(batch: Any) -> tuple[PyTree, PyTree]:
@@ -222,6 +226,7 @@ def source_of(train: Any, key: Key, epoch: Epoch, steps: int | None) -> Source |
     if hasattr(train, "rows") and hasattr(train, "__len__"):
         if steps is not None:
             raise ValueError("fit: steps_per_epoch is of batches that have no number; the rows tell the steps.")
+        require_divided("fit", epoch.split, epoch.batch_size)
         return RowSource(train, key, epoch)
     if hasattr(train, "shape") or hasattr(train, "x") or isinstance(train, str | bytes | dict | tuple):
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
@@ -15,7 +14,7 @@ from typing import Any, Protocol, Self
 import jax
 import numpy as np
 
-from jaxnn.files import make_folder, write_bytes
+from jaxnn.files import make_folder, remove_parts, write_bytes
 from jaxnn.train import checkpoints
 from jaxnn.train.lock import FolderLock
 from jaxnn.train.processes import by_first
@@ -73,9 +72,7 @@ class Store:
         if self.folder is not None and self.lock is not None:
             make_folder(self.folder)
             self.lock.acquire()
-            for part in self.folder.glob(".*.part"):
-                with contextlib.suppress(OSError):  # or a folder of that name
-                    part.unlink()
+            remove_parts(self.folder)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

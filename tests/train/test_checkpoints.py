@@ -7,6 +7,7 @@ import io
 import json
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -216,8 +217,28 @@ def test_the_memory_of_the_save_before_is_taken_again(tmp_path: Path) -> None:
     second = {"w": first["w"] + 1, "b": jnp.zeros(4, jnp.bfloat16), "n": np.int32(2)}
     before = checkpoints.on_host(first)
     after = checkpoints.on_host(second, before)
-    assert [after[name].values is before[name].values for name in "wbn"] == [True, False, True]
-    assert all(leaf.values.flags.c_contiguous for leaf in after.values())
+    assert [after[name] is before[name] for name in "wbn"] == [True, False, True]
+    assert all(leaf.flags.c_contiguous for leaf in after.values())
     with np.load(checkpoints.write(tmp_path / "a.npz", second)) as found:
         np.testing.assert_array_equal(found["w"], second["w"])
         assert found["n"] == 2
+
+
+def test_what_the_caller_changes_after_a_save_is_not_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The history grows while the thread writes."""
+    changed, real = threading.Event(), checkpoints._write
+
+    def late(*args: Any) -> Path:
+        assert changed.wait(60)
+        return real(*args)
+
+    monkeypatch.setattr(checkpoints, "_write", late)
+    with checkpoints.Checkpoints(tmp_path) as folder:
+        history, values = [{"loss": 1.0}], np.zeros(3)
+        folder.save(1, values, {"history": history})
+        history.append({"loss": 2.0})
+        values[:] = 1
+        changed.set()
+        found, about = folder.restore(values)
+    assert about["history"] == [{"loss": 1.0}]
+    assert not found.any()
