@@ -156,8 +156,8 @@ def map_program(
             report()
             if signals is not None:
                 signals.arm()
-            if signals is not None and (name := signals.look()) and _first_missing(parts, n) < n:
-                raise Stopped(name, store.folder)
+            if signals is not None and (name := signals.look()):
+                raise Stopped(name, store.folder)  # after the last runs, too: whoever called is to stop
         if elsewhere:
             together("the runs of all processes")
             parts = store.load()

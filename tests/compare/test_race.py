@@ -104,11 +104,11 @@ def test_a_race_that_is_stopped_keeps_what_is_done_and_goes_on(tmp_path: Path, m
         race("sgd,adam", bowl(), **QUICK, folder=tmp_path, on_result=stop)
     assert [r.optimizer for r in so_far[0].results] == ["sgd"]
     ran: list[int] = []
-    call = train.runs.Program.call
+    call = train.chunks.StagedProgram.call
     monkeypatch.setattr(
-        train.runs.Program,
+        train.chunks.StagedProgram,
         "call",
-        lambda self, c, start, stop, size: ran.append(stop - start) or call(self, c, start, stop, size),
+        lambda self, start, stop, *given: ran.append(stop - start) or call(self, start, stop, *given),
     )
     whole = race("sgd,adam", bowl(), **QUICK, folder=tmp_path)
     assert ran == [1, 3]  # adam's alone: its three rates side by side, its three seeds

@@ -91,6 +91,27 @@ def test_a_signal_saves_and_says_where(tmp_path: Path, monkeypatch: pytest.Monke
     assert_same(swept(tmp_path), swept())
 
 
+@pytest.mark.parametrize(("method", "calls"), [("save", 1), ("save_unfinished", 2)])
+def test_a_signal_in_the_last_epochs_saves_all_runs_and_stops(
+    method: str, calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, done = getattr(Store, method), []
+
+    def sending(self: Any, *args: Any) -> None:
+        real(self, *args)
+        done.append(1)
+        if len(done) == calls:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as context:
+        context.setattr(Store, method, sending)
+        with pytest.raises(train.Stopped, match="SIGTERM"):
+            swept(tmp_path, save_every=3)
+    assert not list(tmp_path.glob("unfinished-*"))
+    monkeypatch.setattr(train.chunks.StagedProgram, "call", None)  # nothing is left to compute
+    assert_same(swept(tmp_path), swept())
+
+
 def test_what_does_not_fit_is_refused_or_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as context:
         killed_after(1, context)
