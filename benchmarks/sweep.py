@@ -48,9 +48,9 @@ import numpy as np
 
 from benchmarks.training import environment
 from jaxnn import data, files, losses, metrics, models, optim, train
-from jaxnn.train import runs
 from jaxnn.train.keys import run_keys
 from jaxnn.train.pieces import scan_epoch
+from jaxnn.train.sweeps import runs
 
 LOSS = losses.softmax_cross_entropy
 RATES = np.logspace(-4, -2.5, 8).astype(np.float32)

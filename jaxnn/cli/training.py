@@ -31,8 +31,8 @@ from jaxnn.cli.runs import CONFIG, METRICS, PARAMS, kept, run_folder, tell_kept,
 from jaxnn.cli.stopping import STOPS
 from jaxnn.cli.words import LOGS
 from jaxnn.train import DivergedError, checkpoints, logging
-from jaxnn.train.lock import FolderLock
 from jaxnn.train.progress import say
+from jaxnn.train.saving.lock import FolderLock
 
 CHECKPOINTS, RESULT = "checkpoints", "result.json"
 """Checkpoints by seed while it trains; the results of the seeds that have ended."""

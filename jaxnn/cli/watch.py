@@ -12,8 +12,8 @@ import tyro
 from jaxnn import files
 from jaxnn.cli.runs import CONFIG
 from jaxnn.cli.training import read_metrics, require_resumable
-from jaxnn.train.lock import NAME
 from jaxnn.train.progress import Progress
+from jaxnn.train.saving.lock import NAME
 
 PAUSE = 0.5
 """Seconds between two looks."""

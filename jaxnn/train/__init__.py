@@ -38,25 +38,25 @@ from jaxnn.train.descent import Iterate, Trajectory, maximize, minimize, nearest
 from jaxnn.train.diagnose import Diagnosis, Verdict, diagnose
 from jaxnn.train.ensemble import ensemble
 from jaxnn.train.epochs import Event, epochs
-from jaxnn.train.equinox_layers import from_equinox
 from jaxnn.train.evaluate import evaluate, make_evaluate, make_outputs
+from jaxnn.train.feeds.prefetch import prefetch
+from jaxnn.train.feeds.sources import Position
 from jaxnn.train.fit import FitResult, fit
-from jaxnn.train.flax_layers import from_flax
+from jaxnn.train.foreign.equinox import from_equinox
+from jaxnn.train.foreign.linen import from_flax
 from jaxnn.train.kinds import PointKind, kind_of_point
-from jaxnn.train.lock import FolderInUseError
 from jaxnn.train.loss import mean_loss
 from jaxnn.train.meshes import shard_params
-from jaxnn.train.orbax import OrbaxCheckpoints
 from jaxnn.train.pieces import make_epoch, make_piece
 from jaxnn.train.precision import precision
-from jaxnn.train.prefetch import prefetch
-from jaxnn.train.runs import map_runs
-from jaxnn.train.signals import Stopped
-from jaxnn.train.sources import Position
+from jaxnn.train.saving.lock import FolderInUseError
+from jaxnn.train.saving.orbax import OrbaxCheckpoints
+from jaxnn.train.saving.signals import Stopped
 from jaxnn.train.statistics import Statistics, per_example_vg
 from jaxnn.train.step import TrainState, grad_norm, init, make_step
 from jaxnn.train.stopping import DivergedError, EarlyStopping, GradTolerance, LossTolerance
-from jaxnn.train.sweep import Sweep, sweep
+from jaxnn.train.sweeps.runs import map_runs
+from jaxnn.train.sweeps.sweep import Sweep, sweep
 
 __all__ = [
     "Diagnosis",

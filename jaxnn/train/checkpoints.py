@@ -28,7 +28,7 @@ import numpy as np
 import jaxnn
 from jaxnn import files, npz, tree
 from jaxnn.checks import count_of, require_positive_int
-from jaxnn.train.background import Background
+from jaxnn.train.saving.background import Background
 from jaxnn.types import PyTree
 
 FORMAT = 1

@@ -34,21 +34,21 @@ from jaxnn.train.arguments import (
 )
 from jaxnn.train.divergence import require_finite, require_no_nan
 from jaxnn.train.evaluate import make_evaluate
-from jaxnn.train.feeds import ArrayFeed, Feed, joined, mean_of
-from jaxnn.train.identity import described, identity
+from jaxnn.train.feeds.arrays import ArrayFeed, Feed, joined, mean_of
+from jaxnn.train.feeds.sources import source_of
+from jaxnn.train.feeds.stream import StreamFeed
 from jaxnn.train.keys import epoch_key, run_keys
 from jaxnn.train.loss import default_value_and_grad
 from jaxnn.train.memo import memoized
 from jaxnn.train.meshes import as_split, put_on, require_divided
-from jaxnn.train.pace import SAVE_EVERY, SaveEvery
 from jaxnn.train.pieces import Epoch
 from jaxnn.train.precision import without_skipped
 from jaxnn.train.progress import say
-from jaxnn.train.saving import Folder, Saved, Saver
-from jaxnn.train.signals import StopSignals
-from jaxnn.train.sources import source_of
+from jaxnn.train.saving.identity import described, identity
+from jaxnn.train.saving.pace import SAVE_EVERY, SaveEvery
+from jaxnn.train.saving.saver import Folder, Saved, Saver
+from jaxnn.train.saving.signals import StopSignals
 from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad, grad_norm, init
-from jaxnn.train.streams import StreamFeed
 from jaxnn.types import Array, Key, Loss, Params, PyTree
 
 MANY = 2**62

@@ -16,9 +16,9 @@ from jaxnn.train.arguments import require_rules
 from jaxnn.train.divergence import require_no_nan
 from jaxnn.train.epochs import Epochs
 from jaxnn.train.epochs import epochs as train_epochs
-from jaxnn.train.pace import SAVE_EVERY, SaveEvery
 from jaxnn.train.progress import Progress, silent
-from jaxnn.train.saving import Folder
+from jaxnn.train.saving.pace import SAVE_EVERY, SaveEvery
+from jaxnn.train.saving.saver import Folder
 from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad
 from jaxnn.train.stopping import DivergedError, EarlyStopping, Stopping, monitored
 from jaxnn.types import Array, Key, Loss, Params, State

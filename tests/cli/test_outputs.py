@@ -24,7 +24,8 @@ from jaxnn.cli import parity, runs
 from jaxnn.cli.config import TrainConfig
 from jaxnn.cli.main import main
 from jaxnn.compare import pair
-from jaxnn.train import checkpoints, store
+from jaxnn.train import checkpoints
+from jaxnn.train.sweeps import store
 
 STUDY = ["study", "mislabeled", "--examples", "96", "--hidden", "8", "--epochs", "1", "--batch-size", "32"]
 COMMANDS = {
@@ -373,5 +374,5 @@ def test_everything_is_written_by_one_helper() -> None:
     found = [line for room in ("jaxnn", "benchmarks", "examples") for line in outputs(root / room)]
     assert found, "the scan finds what writes"
     assert not [
-        line for line in found if not line.startswith(("files.py:", "train/store.py:", "train/checkpoints.py:"))
+        line for line in found if not line.startswith(("files.py:", "train/sweeps/store.py:", "train/checkpoints.py:"))
     ]

@@ -19,7 +19,7 @@ from jaxnn.cli.main import main
 from jaxnn.cli.text import predict as text_predict
 from jaxnn.cli.text.config import TextConfig
 from jaxnn.train.precision import InPrecision
-from jaxnn.train.saving import Saver
+from jaxnn.train.saving.saver import Saver
 from tests.cli.test_resume import Killed, assert_same, killed_after, lines, trained
 from tests.helpers import slow
 

@@ -44,7 +44,7 @@ def test_a_race_writes_its_report_and_prints_its_table(tmp_path: Path, capsys: A
 def test_a_signal_keeps_what_is_done_and_says_how_to_go_on(
     number: signal.Signals, word: str, code: int, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    call, calls = train.chunks.StagedProgram.call, []
+    call, calls = train.sweeps.chunks.StagedProgram.call, []
 
     def stop_at_the_third(self: Any, *given: Any) -> Any:
         calls.append(1)
@@ -52,7 +52,7 @@ def test_a_signal_keeps_what_is_done_and_says_how_to_go_on(
             os.kill(os.getpid(), number)
         return call(self, *given)
 
-    monkeypatch.setattr(train.chunks.StagedProgram, "call", stop_at_the_third)
+    monkeypatch.setattr(train.sweeps.chunks.StagedProgram, "call", stop_at_the_third)
     words = [*QUICK, "--optimizers", "sgd,adam", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["jaxnn", *words])
     assert main(words) == code

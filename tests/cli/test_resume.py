@@ -19,9 +19,9 @@ from jaxnn import data, files
 from jaxnn.cli import train as training
 from jaxnn.cli.main import main
 from jaxnn.train import checkpoints
-from jaxnn.train.feeds import ArrayFeed
-from jaxnn.train.lock import FolderLock
-from jaxnn.train.saving import Saver
+from jaxnn.train.feeds.arrays import ArrayFeed
+from jaxnn.train.saving.lock import FolderLock
+from jaxnn.train.saving.saver import Saver
 from tests.helpers import slow
 from tests.train.test_logging import Service, shown
 

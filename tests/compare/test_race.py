@@ -104,9 +104,9 @@ def test_a_race_that_is_stopped_keeps_what_is_done_and_goes_on(tmp_path: Path, m
         race("sgd,adam", bowl(), **QUICK, folder=tmp_path, on_result=stop)
     assert [r.optimizer for r in so_far[0].results] == ["sgd"]
     ran: list[int] = []
-    call = train.chunks.StagedProgram.call
+    call = train.sweeps.chunks.StagedProgram.call
     monkeypatch.setattr(
-        train.chunks.StagedProgram,
+        train.sweeps.chunks.StagedProgram,
         "call",
         lambda self, start, stop, *given: ran.append(stop - start) or call(self, start, stop, *given),
     )

@@ -69,7 +69,7 @@ class Killed(Exception):
 
 def killed_after(saves: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The save after so many raises, as if the process ended there."""
-    from jaxnn.train.saving import Saver
+    from jaxnn.train.saving.saver import Saver
 
     save, done = Saver.save, []
 
@@ -149,7 +149,7 @@ def test_a_signal_at_the_end_is_not_lost(rules: Any, tmp_path: Path) -> None:
 
 def test_a_signal_before_the_first_step_does_what_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the program is compiled there is nothing to save."""
-    from jaxnn.train.feeds import ArrayFeed
+    from jaxnn.train.feeds.arrays import ArrayFeed
 
     def sending(*args: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
@@ -161,7 +161,7 @@ def test_a_signal_before_the_first_step_does_what_it_did(tmp_path: Path, monkeyp
 
 
 def test_pieces_end_where_a_save_is_due_or_after_a_second() -> None:
-    from jaxnn.train.pace import Pace
+    from jaxnn.train.saving.pace import Pace
 
     by_steps = Pace("fit", 10)
     assert [by_steps.length(done, left, 25) for done, left in ((0, 25), (10, 15), (20, 5), (25, 25))] == [10, 10, 5, 5]
@@ -177,7 +177,7 @@ def test_pieces_end_where_a_save_is_due_or_after_a_second() -> None:
 
 
 def test_a_signal_within_an_epoch_ends_it_after_a_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jaxnn.train.feeds import ArrayFeed
+    from jaxnn.train.feeds.arrays import ArrayFeed
 
     run = ArrayFeed.run
 

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxnn.train import map_runs, runs
+from jaxnn.train import map_runs
+from jaxnn.train.sweeps import runs
 
 RATES = np.linspace(0.1, 1.0, 10, dtype=np.float32)
 DATA = np.arange(5, dtype=np.float32)

@@ -13,7 +13,7 @@ import pytest
 from jax.experimental import io_callback
 
 from jaxnn.train import map_runs
-from jaxnn.train.stamp import stamp
+from jaxnn.train.sweeps.stamp import stamp
 
 FACTOR = 1.0
 BIG = np.arange(3000.0, dtype=np.float32)  # more than any text shows

@@ -18,8 +18,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from jaxnn.train import map_runs, store
-from jaxnn.train.lock import FolderInUseError, FolderLock
+from jaxnn.train import map_runs
+from jaxnn.train.saving.lock import FolderInUseError, FolderLock
+from jaxnn.train.sweeps import store
 
 RATES = np.arange(9.0, dtype=np.float32)
 OUT = {"sum": 3 * RATES, "low": (RATES + 1).astype(ml_dtypes.bfloat16)}
@@ -288,7 +289,7 @@ def test_a_silent_lock_of_another_host_is_taken_over(folder: Path, capsys: Any) 
 
 
 def test_the_owner_of_a_lock_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jaxnn.train.lock.BEAT", 0.01)
+    monkeypatch.setattr("jaxnn.train.saving.lock.BEAT", 0.01)
     lock = FolderLock(tmp_path)
     lock.acquire()
     os.utime(lock.path, (0, 0))

@@ -240,7 +240,7 @@ def test_precision_of_the_caller_holds_in_the_thread() -> None:
 
 
 def test_seeds_of_positions() -> None:
-    from jaxnn.train.sources import seed_of
+    from jaxnn.train.feeds.sources import seed_of
 
     assert [seed_of(jax.random.key(seed)) for seed in (0, 7, 2**31)] == [0, 7, 2**31]
 

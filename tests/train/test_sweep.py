@@ -17,7 +17,7 @@ from jaxnn import losses, metrics, models, optim, train
 from jaxnn.data import Partial
 from jaxnn.layers import BatchNorm, Dense, Dropout, Flatten, Relu
 from jaxnn.train import Sweep, sweep
-from jaxnn.train.runs import map_program
+from jaxnn.train.sweeps.runs import map_program
 from tests.helpers import float64, slow, strict
 
 KEYS = jax.random.split(jax.random.key(7), 3)
@@ -144,7 +144,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return map_program(*args, each=each, **how)
 
     # The function `sweep` hides its module of the same name.
-    monkeypatch.setattr(sys.modules["jaxnn.train.sweep"], "map_program", counted)
+    monkeypatch.setattr(sys.modules["jaxnn.train.sweeps.sweep"], "map_program", counted)
     return calls
 
 

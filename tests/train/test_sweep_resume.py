@@ -12,7 +12,7 @@ import pytest
 
 from jaxnn import metrics, models, optim, train
 from jaxnn.layers import BatchNorm, Dense, Dropout, Relu
-from jaxnn.train.store import Store
+from jaxnn.train.sweeps.store import Store
 from tests.helpers import slow
 from tests.train.problems import LOSS, K, classification
 
@@ -108,7 +108,7 @@ def test_a_signal_in_the_last_epochs_saves_all_runs_and_stops(
         with pytest.raises(train.Stopped, match="SIGTERM"):
             swept(tmp_path, save_every=3)
     assert not list(tmp_path.glob("unfinished-*"))
-    monkeypatch.setattr(train.chunks.StagedProgram, "call", None)  # nothing is left to compute
+    monkeypatch.setattr(train.sweeps.chunks.StagedProgram, "call", None)  # nothing is left to compute
     assert_same(swept(tmp_path), swept())
 
 

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxnn import backprop, losses, models, optim, per_example, train
 from jaxnn.layers import BatchNorm, Conv, Dense, Dropout, Flatten, Relu
-from jaxnn.train.store import Store
+from jaxnn.train.sweeps.store import Store
 
 KEY = jax.random.key(0)
 N, B = 48, 16

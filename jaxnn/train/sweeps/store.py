@@ -16,8 +16,8 @@ import numpy as np
 
 from jaxnn.files import make_folder, remove_parts, write_bytes
 from jaxnn.train import checkpoints
-from jaxnn.train.lock import FolderLock
 from jaxnn.train.processes import by_first
+from jaxnn.train.saving.lock import FolderLock
 from jaxnn.types import PyTree
 
 NAME = re.compile(r"runs-(\d{8,})-(\d{8,})\.npz")

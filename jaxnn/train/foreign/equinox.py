@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxnn.checks import require_key
 from jaxnn.layers import Layer
-from jaxnn.train.foreign import EQUINOX, arguments_of, mode, package
+from jaxnn.train.foreign.base import EQUINOX, arguments_of, mode, package
 from jaxnn.types import Array, Key, Params, PyTree, State
 
 Call: TypeAlias = Callable[..., Any]

@@ -20,8 +20,8 @@ from jaxnn.train.keys import run_keys
 from jaxnn.train.memo import memoized
 from jaxnn.train.pieces import scan_epoch
 from jaxnn.train.precision import without_skipped
-from jaxnn.train.staged import Staged
 from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad, init
+from jaxnn.train.sweeps.staged import Staged
 from jaxnn.types import Array, Key, Loss, PyTree
 
 MakeOptimizer: TypeAlias = Callable[[Any], Transformation]

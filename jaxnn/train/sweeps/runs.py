@@ -14,14 +14,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxnn.checks import as_arrays, as_numpy, count_of, require_leading_axis, require_positive_int
-from jaxnn.train.chunks import StagedProgram
-from jaxnn.train.pace import SAVE_EVERY, Pace, SaveEvery
 from jaxnn.train.processes import agreed, together
 from jaxnn.train.progress import Bar
-from jaxnn.train.signals import Stopped, StopSignals
-from jaxnn.train.staged import Stages
-from jaxnn.train.stamp import stamp
-from jaxnn.train.store import Store
+from jaxnn.train.saving.pace import SAVE_EVERY, Pace, SaveEvery
+from jaxnn.train.saving.signals import Stopped, StopSignals
+from jaxnn.train.sweeps.chunks import StagedProgram
+from jaxnn.train.sweeps.staged import Stages
+from jaxnn.train.sweeps.stamp import stamp
+from jaxnn.train.sweeps.store import Store
 from jaxnn.types import PyTree
 
 CHUNK, CPU_CHUNK = 64, 32

@@ -13,11 +13,11 @@ import numpy as np
 from jaxnn import files
 from jaxnn.checks import count_of
 from jaxnn.train.checkpoints import Checkpoints, CheckpointStore
-from jaxnn.train.identity import differences
-from jaxnn.train.lock import FolderLock
-from jaxnn.train.pace import Pace, SaveEvery
 from jaxnn.train.processes import agreed, by_first, is_first
 from jaxnn.train.progress import silent
+from jaxnn.train.saving.identity import differences
+from jaxnn.train.saving.lock import FolderLock
+from jaxnn.train.saving.pace import Pace, SaveEvery
 from jaxnn.train.step import TrainState
 
 Folder: TypeAlias = str | Path | CheckpointStore

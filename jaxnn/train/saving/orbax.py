@@ -16,9 +16,9 @@ import numpy as np
 
 from jaxnn import files
 from jaxnn.checks import require_positive_int
-from jaxnn.train.background import Background
 from jaxnn.train.checkpoints import FORMAT, IMPLEMENTATIONS, dtypes_of, header, is_key, require_alike
 from jaxnn.train.processes import agreed, is_first
+from jaxnn.train.saving.background import Background
 from jaxnn.types import PyTree
 
 SUMS = "sha256-{step:010d}.json"

@@ -28,12 +28,12 @@ from jaxnn.train.arguments import (
 from jaxnn.train.batches import concrete, one_of
 from jaxnn.train.loss import default_value_and_grad
 from jaxnn.train.memo import memoized
-from jaxnn.train.pace import SAVE_EVERY, SaveEvery
-from jaxnn.train.runs import map_program, mapped
-from jaxnn.train.staged import Staged, alike, alone
+from jaxnn.train.saving.pace import SAVE_EVERY, SaveEvery
 from jaxnn.train.step import Augment, Measure, ValueAndGrad
-from jaxnn.train.sweep_runs import MakeOptimizer, Probe, run_of
-from jaxnn.train.tables import save_table
+from jaxnn.train.sweeps.runs import map_program, mapped
+from jaxnn.train.sweeps.staged import Staged, alike, alone
+from jaxnn.train.sweeps.sweep_runs import MakeOptimizer, Probe, run_of
+from jaxnn.train.sweeps.tables import save_table
 from jaxnn.types import Array, Key, Loss, Params, PyTree
 
 ALIKE = 16

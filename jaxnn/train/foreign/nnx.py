@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxnn.checks import require_key
 from jaxnn.layers import Layer
 from jaxnn.optim.base import dtypes_of
-from jaxnn.train.foreign import NNX, arguments_of, mode
+from jaxnn.train.foreign.base import NNX, arguments_of, mode
 from jaxnn.types import Array, Key, Params, PyTree, State
 
 

@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxnn.train.pace import Pace
-from jaxnn.train.signals import Stopped, StopSignals
-from jaxnn.train.staged import Stages, joined
-from jaxnn.train.store import Store
+from jaxnn.train.saving.pace import Pace
+from jaxnn.train.saving.signals import Stopped, StopSignals
+from jaxnn.train.sweeps.staged import Stages, joined
+from jaxnn.train.sweeps.store import Store
 from jaxnn.types import PyTree
 
 
 class Runs(Protocol):
-    """The inputs of runs, as `train.runs` has them."""
+    """The inputs of runs, as `map_program` has them."""
 
     mesh: Mesh
     shared: PyTree

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jaxnn.checks import require_key
 from jaxnn.layers import Layer
 from jaxnn.optim.base import dtypes_of
-from jaxnn.train.foreign import FLAX, arguments_of, mode, package
-from jaxnn.train.nnx_layers import from_nnx
+from jaxnn.train.foreign.base import FLAX, arguments_of, mode, package
+from jaxnn.train.foreign.nnx import from_nnx
 from jaxnn.types import Array, Key, Params, State
 
 Call: TypeAlias = Callable[[Any, Array, bool], Array]

@@ -15,11 +15,11 @@ from jaxnn.optim import Transformation
 from jaxnn.optim.spec import build, parted
 from jaxnn.train.batches import Batch, one_of
 from jaxnn.train.divergence import cause
+from jaxnn.train.feeds.prefetch import prefetch
+from jaxnn.train.feeds.sources import Item, Source
 from jaxnn.train.memo import memoized
 from jaxnn.train.meshes import put_rows, require_divided, with_specs
 from jaxnn.train.pieces import Epoch, prepared, step_of
-from jaxnn.train.prefetch import prefetch
-from jaxnn.train.sources import Item, Source
 from jaxnn.train.step import TrainState
 from jaxnn.types import Key, Loss, PyTree
 
