@@ -14,6 +14,7 @@ import pytest
 from jaxnn import data
 from jaxnn.cli import train as training
 from jaxnn.cli.main import main
+from jaxnn.train.feeds.arrays import ArrayFeed
 
 pytestmark = pytest.mark.slow
 
@@ -40,13 +41,13 @@ def test_eight_devices_train_what_one_trains(words: list[str], tmp_path: Path, m
     if "text" in words:
         (tmp_path / "mine.txt").write_text(data.text.embedded()[:2000])
         words = [*words, "--text", str(tmp_path / "mine.txt")]
-    run, meshes = arrays.ArrayFeed.run, []
+    run, meshes = ArrayFeed.run, []
 
     def noting(self: Any, *given: Any) -> Any:
         meshes.append(None if self.epoch.split is None else self.epoch.split.mesh.size)
         return run(self, *given)
 
-    monkeypatch.setattr(arrays.ArrayFeed, "run", noting)
+    monkeypatch.setattr(ArrayFeed, "run", noting)
     for devices in (1, 8):
         assert main(["train", *words, "--devices", str(devices), "--out", str(tmp_path / str(devices))]) == 0
     assert set(meshes) == {None, 8}
