@@ -74,7 +74,8 @@ PADDED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", ["one vocabulary", *slow(*(name for name in PADDED if name != "one vocabulary"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PADDED)
 def test_padded_sequences_and_encoder_decoders(name: str) -> None:
     """`Values` after the last layer: logits and cotangents at padding are 0."""
     net, remat = PADDED[name]

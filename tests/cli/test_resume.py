@@ -22,7 +22,6 @@ from jaxnn.train import checkpoints
 from jaxnn.train.feeds.arrays import ArrayFeed
 from jaxnn.train.saving.lock import FolderLock
 from jaxnn.train.saving.saver import Saver
-from tests.helpers import slow
 from tests.train.test_logging import Service, shown
 
 IMAGES = [
@@ -168,8 +167,9 @@ def test_seeds_that_had_ended_are_not_trained_again(
     assert_same(out, images_run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "word", "code"), [(signal.SIGTERM, "terminated", 143), *slow((signal.SIGINT, "interrupted", 130))]
+    ("number", "word", "code"), [(signal.SIGTERM, "terminated", 143), (signal.SIGINT, "interrupted", 130)]
 )
 def test_a_signal_saves_ends_and_says_how_to_go_on(
     number: signal.Signals, word: str, code: int, images_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

@@ -80,6 +80,7 @@ def test_predict_continues_a_prompt(run: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out != first
 
 
+@pytest.mark.slow
 def test_greedy_continuation_is_that_of_the_library(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     read = read_text_run(run)
     assert main(["predict", str(run), "--prompt", "the ", "--tokens", "9", "--temperature", "0"]) == 0

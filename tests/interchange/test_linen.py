@@ -63,6 +63,7 @@ def test_layers_have_the_names_of_a_sequential_of_the_same_structure() -> None:
     np.testing.assert_allclose(module.apply(variables, x), net.predict(params, state, x), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_variables_that_jax_has_sorted_are_matched_by_their_numbers() -> None:
     """Dense_10 comes before Dense_2; where names do not tell, the order must be passed."""
     net = models.serial(*[Dense(3)] * 12)

@@ -97,6 +97,7 @@ def test_greedy_decoding_is_that_without_a_cache(name: str) -> None:
     np.testing.assert_array_equal(found, by_hand(predict, prompt, 8, never))
 
 
+@pytest.mark.slow
 def test_the_padding_token_ends_no_prompt_and_is_never_drawn() -> None:
     net = NETS["padding token"]
     params, state = drawn(net)

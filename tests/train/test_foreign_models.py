@@ -269,7 +269,8 @@ def test_the_keys_of_dropout_are_those_that_are_documented() -> None:
     chex.assert_trees_all_equal(found, jax.vmap(model)(x, jax.random.split(KEY, len(x))))
 
 
-@pytest.mark.parametrize("name", ["linen", *slow("nnx", "equinox")])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["linen", "nnx", "equinox"])
 def test_runs_are_bit_identical_and_ensembles_and_sweeps_are_fits(name: str) -> None:
     net, data = random_net(name), classification()
     how: dict[str, Any] = {"epochs": 3, "batch_size": 10}
@@ -288,7 +289,8 @@ def test_runs_are_bit_identical_and_ensembles_and_sweeps_are_fits(name: str) -> 
     np.testing.assert_allclose(error, LOSS(net.predict(fits[0].params, (), data[0]), data[1]).mean(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["linen cnn", *slow("nnx cnn", "equinox cnn")])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["linen cnn", "nnx cnn", "equinox cnn"])
 def test_running_statistics_are_updated_in_training_alone(name: str) -> None:
     net, (x, y) = CASES[name].net(jnp.float32), points(name)
     params, state = net.init(KEY, x[0])
@@ -324,7 +326,8 @@ def test_statistics_of_per_example_gradients(name: str) -> None:
     np.testing.assert_allclose(found.values, expected**2, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["linen", *slow("nnx", "equinox")])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["linen", "nnx", "equinox"])
 def test_gradients_with_dropout_by_both_ways(name: str) -> None:
     net, (x, y) = random_net(name), classification()
     params, state = net.init(KEY, x[0])

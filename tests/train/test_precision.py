@@ -418,7 +418,8 @@ def test_rematerialized_networks_have_the_same_gradients() -> None:
     assert_close(by_jax, plain, rtol=2 * EPS[jnp.bfloat16], atol=1e-3)
 
 
-@pytest.mark.parametrize("compute", [jnp.bfloat16, *slow(jnp.float16)])
+@pytest.mark.slow
+@pytest.mark.parametrize("compute", [jnp.bfloat16, jnp.float16])
 def test_statistics_of_norms_softmax_and_losses_are_float32(compute: Any) -> None:
     """They are those of the rounded inputs in float64, rounded once."""
     x = (3 + random(5, 64, 16)).astype(compute)

@@ -73,6 +73,7 @@ def test_a_sweep_goes_on_inside_a_chunk(
     assert_same(swept(tmp_path, chunk=chunk), expected)  # nothing is left to do
 
 
+@pytest.mark.slow
 def test_a_signal_saves_and_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save = Store.save_unfinished
 
@@ -91,6 +92,7 @@ def test_a_signal_saves_and_says_where(tmp_path: Path, monkeypatch: pytest.Monke
     assert_same(swept(tmp_path), swept())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "calls"), [("save", 1), ("save_unfinished", 2)])
 def test_a_signal_in_the_last_epochs_saves_all_runs_and_stops(
     method: str, calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
