@@ -15,8 +15,8 @@ from jaxnn.checks import require_floating, require_positive_int
 from jaxnn.initializers import Initializer
 from jaxnn.layers.base import Kind, Layer, param, param_dtype, require_net
 from jaxnn.layers.sequences import mask_of, only, values_of, with_values
-from jaxnn.numerics import accumulation_dtype, dot_general
-from jaxnn.ops.matmul import add_bias
+from jaxnn.numerics import accumulate, accumulation_dtype
+from jaxnn.ops.matmul import add_bias, linear
 from jaxnn.placement import beside, filled_as
 from jaxnn.types import Array, DType, DTypeLike, Key, Params, PyTree, State
 from jaxnn.varying import vary, varying_axes
@@ -93,7 +93,7 @@ def input_product(where: str, params: Params, x: Array, mask: Array | None) -> t
     if mask is not None and mask.shape != x.shape[:2]:
         raise ValueError(f"{where}: the mask must have shape (N, T) = {x.shape[:2]}, got {mask.shape}.")
     x = jnp.swapaxes(only(mask, x), 0, 1)
-    return x, dot_general(x, w, (((2,), (0,)), ((), ())))
+    return x, accumulate(linear(x, w))
 
 
 def biased(params: Params, z: Array) -> Array:
@@ -112,9 +112,11 @@ def beside_inputs(u: Array, x: Array) -> Array:
 
 
 def recurrent_product(u: Array, h: Array) -> Array:
-    """h u in the accumulation dtype; h is rounded to the dtype of u first, so that half precision stays on tensor
-    cores."""
-    return dot_general(h.astype(u.dtype), u, (((1,), (0,)), ((), ())))
+    """h u in the accumulation dtype; of half-precision u with h, and the result, rounded to that dtype.
+
+    So the cotangent of the product is of this dtype as well, and half precision stays on tensor cores, see `linear`.
+    """
+    return accumulate(linear(h.astype(u.dtype), u))
 
 
 def held(counts: Array | None, new: PyTree, old: PyTree) -> PyTree:

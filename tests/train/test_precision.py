@@ -31,6 +31,10 @@ NETS: dict[str, tuple[Any, Any]] = {
     ),
     "transformer": (models.transformer(20, depth=2, width=16, heads=2), TOKENS),
     "stacked": (models.transformer(20, depth=2, width=16, heads=2, stacked=True), TOKENS),
+    "rnn": (models.recurrent(20, 16, cell=layers.RNN), TOKENS),
+    "lstm": (models.recurrent(20, 16), TOKENS),
+    "gru": (models.recurrent(20, 16, cell=layers.GRU), TOKENS),
+    "linear recurrence": (models.recurrent(20, 16, cell=layers.LinearRecurrence), TOKENS),
 }
 
 
@@ -51,7 +55,12 @@ WAYS: dict[str, Callable[[Any], Any]] = {
     "backprop": lambda net: backprop.value_and_grad(net, LOSS),
     "per_example": lambda net: train.per_example_vg(net, LOSS),
 }
-PAIRS = [(name, way) for name in NETS for way in WAYS if (name, way) != ("cnn", "per_example")]
+PAIRS = [
+    (name, way)
+    for name in NETS
+    for way in WAYS
+    if way != "per_example" or name in ("mlp", "transformer", "stacked", "lstm")
+]
 QUICK = [("mlp", "jax.grad"), ("mlp", "backprop")]
 ALL = [*QUICK, *slow(*(pair for pair in PAIRS if pair not in QUICK))]
 
