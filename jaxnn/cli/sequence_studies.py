@@ -44,9 +44,9 @@ class SequencesConfig:
         """What the study is of, the beginning of its folder's name."""
         return "sequences"
 
-    def run(self, module: ModuleType, **more: Any) -> Any:
-        """The result of the study; `more` are arguments of the study."""
-        return module.run(**self.settings(), **more)
+    def run(self, module: ModuleType, folder: Path) -> Any:
+        """The result of the study, saved in the folder in between."""
+        return module.run(folder=folder, **self.settings())
 
     def settings(self) -> dict[str, Any]:
         """The keyword arguments of the study's `run`."""

@@ -63,14 +63,14 @@ class StudyConfig:
         """What the study is of, the beginning of its folder's name."""
         return self.data
 
-    def run(self, module: ModuleType, **more: Any) -> Any:
-        """The result of the study on the images; `more` are arguments of the study."""
+    def run(self, module: ModuleType, folder: Path) -> Any:
+        """The result of the study on the images, saved in the folder in between."""
         splits = data.load(self.data, folder=self.folder)
         if self.examples is not None:
             splits = splits._replace(train=data.select(splits.train, slice(0, self.examples)))
         if self.batch_size > len(splits.train):
             raise ValueError(f"study: batch_size {self.batch_size} exceeds the {len(splits.train)} training examples.")
-        return module.run(splits, net=_network(self, splits.train), **self.settings(), **more)
+        return module.run(splits, net=_network(self, splits.train), folder=folder, **self.settings())
 
     def settings(self) -> dict[str, Any]:
         """The keyword arguments of the study's `run`, besides the network."""
@@ -206,14 +206,8 @@ STUDIES = {
 """The studies by their names on the command line."""
 
 
-RESUMABLE = ("tasks",)
-"""The studies of many runs, which are saved: `jaxnn study NAME --resume FOLDER`."""
-
-
 def resumed(name: str, folder: Path) -> Path:
     """`study` in the folder of one that was stopped, with its options."""
-    if name not in RESUMABLE:
-        raise ValueError(f"study {name}: only {', '.join(RESUMABLE)} can be resumed; run it again.")
     require_resumable(folder, f"study {name}")
     whole = files.read_json(folder / CONFIG)
     if not isinstance(whole, dict) or whole.get("study") != name:
@@ -230,7 +224,7 @@ def study(name: str, config: StudyConfig | SequencesConfig, *, resume: Path | No
     console = wide_console()
     begin = functools.partial(write_options, config=config, study=name)
     with training_folder(config.out, f"{config.title}-{name}", resume, begin, f"study {name}") as folder:
-        found = config.run(module, **({"folder": folder / CHECKPOINTS} if name in RESUMABLE else {}))
+        found = config.run(module, folder=folder / CHECKPOINTS)
         files.write_json(folder / RESULT, found.numbers())
         for title, figure in module.draw(found).items():
             plots.save(figure, folder / f"{title}.png")

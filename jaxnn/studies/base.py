@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
@@ -12,11 +13,13 @@ import numpy as np
 
 from jaxnn import backprop, data, losses, models, optim, per_example, train
 from jaxnn.checks import require_positive_int
-from jaxnn.data import Dataset, Splits
+from jaxnn.data import Dataset, Partial, Splits
 from jaxnn.layers import Layer
 from jaxnn.tape import Tape
 from jaxnn.train import TrainState
-from jaxnn.types import Array, Key
+from jaxnn.train.checkpoints import Checkpoints
+from jaxnn.train.saving.identity import differences, identity
+from jaxnn.types import Array, Key, PyTree
 
 LOSS = losses.softmax_cross_entropy
 """The loss of every study: -log p(label)."""
@@ -25,6 +28,7 @@ MICROBATCH = 2000
 """The largest number of examples in one tape: bounds the memory; the result is the same up to rounding."""
 
 Each = TypeVar("Each")
+Carried = TypeVar("Carried", bound=PyTree)
 
 Epoch: TypeAlias = Callable[[TrainState, Array, Array, Key], tuple[TrainState, dict[str, Array]]]
 """An epoch as from `train.make_epoch`."""
@@ -84,6 +88,7 @@ def states(
     epochs: int,
     batch_size: int,
     epoch: Epoch | None = None,
+    folder: str | Path | None = None,
 ) -> Iterator[TrainState]:
     """The initial state and the state after each epoch of training by hand-written backpropagation: epochs + 1 states.
 
@@ -96,22 +101,60 @@ def states(
         batch_size: 1 .. N.
         epoch: compiled, (state, x, y, key) -> (state, report); None for `train.make_epoch` on
             `backprop.value_and_grad(net, LOSS)`.
+        folder: as for `followed`.
 
     Raises:
-        ValueError: the training loss became NaN or infinite.
+        ValueError: the training loss became NaN or infinite, or the folder has the states of another training.
     """
     require_positive_int("states", "epochs", epochs, 0)
-    if epoch is None:
-        epoch = train.make_epoch(backprop.value_and_grad(net, LOSS), opt, batch_size=batch_size)
+    one = epoch or train.make_epoch(backprop.value_and_grad(net, LOSS), opt, batch_size=batch_size)
     x, y = jnp.asarray(examples.x), jnp.asarray(examples.y)
     key = jax.random.key(seed)
-    ts = train.init(net, opt, jax.random.fold_in(key, 0), x.shape[1:])
-    yield ts
-    for i in range(1, epochs + 1):
-        ts, report = epoch(ts, x, y, jax.random.fold_in(key, i))
+
+    def advance(ts: TrainState, i: int) -> TrainState:
+        ts, report = one(ts, x, y, jax.random.fold_in(key, i))
         if not np.isfinite(report["loss"]).all():
             raise ValueError(f"the training loss became NaN or infinite in epoch {i}. Use a smaller learning rate.")
-        yield ts
+        return ts
+
+    start = train.init(net, opt, jax.random.fold_in(key, 0), x.shape[1:])
+    known = identity(net, LOSS, opt, (x, y), key, batch_size=batch_size, partial=Partial.DROP, others={"epoch": epoch})
+    yield from followed(advance, start, epochs, folder, known)
+
+
+def followed(
+    advance: Callable[[Carried, int], Carried],
+    start: Carried,
+    epochs: int,
+    folder: str | Path | None,
+    known: dict[str, str],
+) -> Iterator[Carried]:
+    """`start`, then what `advance(state, i)` makes of it in each epoch i from 1: epochs + 1 states.
+
+    Args:
+        advance: may donate the state; on the same state it must do the same.
+        folder: where each state is kept; a later call with this folder yields those that are there, and goes on. None
+            keeps nothing.
+        known: what makes this the same training, see `identity`; another's folder is refused.
+    """
+    yield start
+    if folder is None:
+        for i in range(1, epochs + 1):
+            start = advance(start, i)
+            yield start
+        return
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), start)
+    with Checkpoints(folder, keep=max(epochs, 1)) as kept:
+        done = kept.steps()
+        if done and (other := differences(kept.about(done[-1])["about"].get("run", {}), known)):
+            raise ValueError(f"{folder} has the states of another training ({'; '.join(other)}). Use another folder.")
+        for i in range(1, epochs + 1):
+            if i in done:
+                start = kept.restore(like, i)[0]
+            else:
+                start = advance(start, i)
+                kept.save(i, start, {"run": known})
+            yield start
 
 
 def make_pass(net: Layer, statistic: Callable[[Tape], Each]) -> Callable[[TrainState, Any, Any], Each]:

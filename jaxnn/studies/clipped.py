@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,7 @@ from jaxnn import backprop, metrics, optim, per_example, plots, train
 from jaxnn.checks import require_between
 from jaxnn.data import Splits
 from jaxnn.layers import Layer
-from jaxnn.studies.base import LOSS, make_measure, network, rounded, splits, states
+from jaxnn.studies.base import LOSS, Epoch, make_measure, network, rounded, splits, states
 from jaxnn.train.pieces import scan_epoch
 from jaxnn.train.step import TrainState, ValueAndGrad
 from jaxnn.types import Array, Key, Loss, Params, Scalar, State
@@ -148,6 +149,7 @@ def run(
     seed: int = 0,
     epochs: int = 20,
     batch_size: int = 64,
+    folder: str | Path | None = None,
 ) -> Clipped:
     """One plain run, and one on clipped gradients per noise multiplier, from the same initial state.
 
@@ -159,6 +161,7 @@ def run(
         opt: None for `optim.sgd(0.1, momentum=0.9)`.
         seed: of initial parameters, order and noise.
         epochs, batch_size: of training.
+        folder: as for `norms.run`.
 
     Returns:
         Clipped: the cost of clipping and noise, without a statement about privacy.
@@ -191,9 +194,13 @@ def run(
     measure = make_measure(net)
     evaluate = train.make_evaluate(net, {"error": metrics.error_rate})
     found: list[list[tuple[float, float, float]]] = []
-    for epoch in (None, *(functools.partial(noisy, jnp.float32(s)) for s in noise)):
+    how: dict[str, Any] = {"seed": seed, "epochs": epochs, "batch_size": batch_size}
+    runs: list[tuple[str, Epoch | None]] = [("plain", None)]
+    runs += [(f"bound-{float(bound)}-noise-{float(s)}", functools.partial(noisy, jnp.float32(s))) for s in noise]
+    for name, epoch in runs:
+        how["folder"] = None if folder is None else Path(folder) / name
         found.append([])
-        for ts in states(net, parts.train, opt, seed=seed, epochs=epochs, batch_size=batch_size, epoch=epoch):
+        for ts in states(net, parts.train, opt, epoch=epoch, **how):
             each = measure(ts, parts.train)
             error = evaluate(ts.params, ts.state, parts.validation.x, parts.validation.y)["error"]
             found[-1].append((float(each.losses.mean()), float(error), float((each.norms > bound).mean())))

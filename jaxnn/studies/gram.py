@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -70,6 +71,7 @@ def run(
     seed: int = 0,
     epochs: int = 2,
     batch_size: int = 64,
+    folder: str | Path | None = None,
 ) -> Gram:
     """The Gram matrix and the cosines of the gradients of some examples of each class, after some training.
 
@@ -77,6 +79,7 @@ def run(
         data: a name for `data.load`, `Splits` (the training split is used), or a Dataset with examples of every class.
         net, opt, seed, epochs, batch_size: as for `norms.run`.
         per_class: examples per class; fewer where a class has fewer.
+        folder: as for `norms.run`.
 
     Reference: Fort, S., Nowak, P. K., Jastrzebski, S. & Narayanan, S. (2019). Stiffness: a new perspective on
         generalization in neural networks, section 2 (the cosine between two examples' gradients).
@@ -93,7 +96,9 @@ def run(
     rows = np.concatenate([np.flatnonzero(labels == k)[:per_class] for k in range(len(examples.classes))])
     few = select(examples, rows)
     net = network(net, examples)
-    *_, ts = states(net, examples, opt or optim.adam(3e-3), seed=seed, epochs=epochs, batch_size=batch_size)
+    *_, ts = states(
+        net, examples, opt or optim.adam(3e-3), seed=seed, epochs=epochs, batch_size=batch_size, folder=folder
+    )
     tape = jax.jit(backprop.record(net, LOSS))(ts.params, ts.state, few.x, few.y)
     products, cosines = jax.jit(lambda t: (per_example.gram(t), per_example.cosine(t)))(tape)
     return Gram(examples.classes, labels[rows], np.asarray(products), np.asarray(cosines))

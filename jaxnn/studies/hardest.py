@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,12 +77,14 @@ def run(
     seed: int = 0,
     epochs: int = 10,
     batch_size: int = 64,
+    folder: str | Path | None = None,
 ) -> Hardest:
     """The training examples ranked by |g_i|, the gradient norm of example i's loss, after some epochs of training.
 
     Args:
         data, net, opt, seed: as for `norms.run`.
         epochs, batch_size: of training.
+        folder: as for `norms.run`.
 
     Reference: Paul, M., Ganguli, S. & Dziugaite, G. K. (2021). Deep learning on a data diet: finding important examples
         early in training, section 2 (the GraNd score).
@@ -96,7 +99,9 @@ def run(
     examples = training_set("hardest", data)
     net = network(net, examples)
     measure = make_measure(net)
-    *_, last = states(net, examples, opt or optim.adam(3e-3), seed=seed, epochs=epochs, batch_size=batch_size)
+    *_, last = states(
+        net, examples, opt or optim.adam(3e-3), seed=seed, epochs=epochs, batch_size=batch_size, folder=folder
+    )
     found = measure(last, examples)
     return Hardest(examples, ranked(found.norms), found.norms, found.losses, found.outputs.argmax(axis=1))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +16,7 @@ from jaxnn import data, initializers, layers, models, plots
 from jaxnn.checks import require_positive_int
 from jaxnn.layers import Layer
 from jaxnn.studies.base import rounded
-from jaxnn.studies.sequences import ACCURACY, NEXT_TOKEN, states, table
+from jaxnn.studies.sequences import ACCURACY, NEXT_TOKEN, course, table
 from jaxnn.types import Array, Params
 
 HELD_OUT = 256
@@ -87,6 +89,7 @@ def run(
     epochs: int = 30,
     steps: int = 10,
     batch_size: int = 64,
+    folder: str | Path | None = None,
 ) -> Induction:
     """Train networks of one and of two layers of attention on `data.tasks.induction`; follow each head of the second.
 
@@ -106,6 +109,8 @@ def run(
         seed: of parameters and examples.
         epochs, steps: of training; each epoch has `steps` batches.
         batch_size: examples per step.
+        folder: where training is saved after each epoch: called again with the same arguments, the study goes on there.
+            None saves nothing.
 
     References:
         Elhage, N. et al. (2021). A mathematical framework for transformer circuits.
@@ -122,18 +127,25 @@ def run(
     how: dict[str, Any] = {"learning_rate": learning_rate, "seed": seed, "epochs": epochs, "batch_size": batch_size}
     how |= {"held_out": HELD_OUT, "metrics": {"accuracy": ACCURACY}}
     one, two = (network(symbols, width, heads, depth) for depth in (1, 2))
-    records = [[record for record, _ in states(one, task, NEXT_TOKEN, **how)][1:], []]
-    measure = jax.jit(lambda params: scores(attention_maps(two, params, x), x))
-    found = []
-    for record, ts in states(two, task, NEXT_TOKEN, **how):
-        found.append(measure(ts.params))
-        records[1] += [record] if record else []
-    matching, previous = (np.stack([np.asarray(each[i]) for each in found]) for i in (0, 1))
+    attended = jax.jit(lambda params: scores(attention_maps(two, params, x), x))
+
+    def measured(params: Params) -> list[Any]:  # (2, depth, H)
+        return np.asarray(attended(params)).tolist()
+
+    with course(one, task, NEXT_TOKEN, folder=None if folder is None else Path(folder) / "one", **how) as first:
+        collections.deque(first, maxlen=0)
+    with course(two, task, NEXT_TOKEN, folder=None if folder is None else Path(folder) / "two", **how) as second:
+        found = second.extra.setdefault("scores", [])  # saved with the epochs
+        if len(found) == len(second.history):  # before training, or where an interruption came before the measure
+            found.append(measured(second.ts.params))
+        for _, ts in second:
+            found.append(measured(ts.params))
+    matching, previous = np.moveaxis(np.asarray(found, np.float32), 1, 0)
     losses, accuracies = (
-        np.array([[record[name] for record in each] for each in records])
+        np.array([[record[name] for record in run.history] for run in (first, second)])
         for name in ("validation_loss", "validation_accuracy")
     )
-    maps = np.asarray(jax.jit(lambda params: attention_maps(two, params, x[:1]))(ts.params))[:, 0]
+    maps = np.asarray(jax.jit(lambda params: attention_maps(two, params, x[:1]))(second.ts.params))[:, 0]
     return Induction(np.asarray(x[0]), maps, matching, previous, losses, accuracies, steps)
 
 

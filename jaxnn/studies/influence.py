@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -14,8 +15,9 @@ from jaxnn import backprop, optim, per_example, plots, train, tree
 from jaxnn.checks import count_of, require_between, require_positive_int
 from jaxnn.data import Dataset, Partial, Splits, batch_indices, select
 from jaxnn.layers import Layer
-from jaxnn.studies.base import LOSS, make_measure, network, ranked, rounded, splits
+from jaxnn.studies.base import LOSS, followed, make_measure, network, ranked, rounded, splits
 from jaxnn.train import TrainState
+from jaxnn.train.saving.identity import fingerprint, identity
 from jaxnn.types import Array, Key, Params
 
 SHOWN = 5
@@ -96,6 +98,7 @@ def run(
     seed: int = 0,
     epochs: int = 30,
     batch_size: int = 64,
+    folder: str | Path | None = None,
 ) -> Influence:
     """The influence of every training example on the test examples with the largest losses after training.
 
@@ -115,6 +118,7 @@ def run(
         seed: of initial parameters and order.
         epochs: at least 1.
         batch_size: n; each epoch omits the remainder, chosen at random.
+        folder: as for `norms.run`.
 
     Raises:
         ValueError: `tests` or `epochs` is below 1, n above the number of examples, the learning rate negative or
@@ -139,20 +143,24 @@ def run(
     key = jax.random.key(seed)
     start = train.init(net, optim.sgd(learning_rate), jax.random.fold_in(key, 0), x.shape[1:])
 
-    def follow(chosen: Dataset) -> tuple[TrainState, Array]:
-        ts, scores = start, jnp.zeros((len(x), len(chosen)))
-        for i in range(1, epochs + 1):
-            ts, scores = epoch(ts, scores, x, y, chosen.x, chosen.y, jax.random.fold_in(key, i))
-        return ts, scores
+    def follow(chosen: Dataset, name: str) -> tuple[TrainState, Array]:
+        def advance(at: tuple[TrainState, Array], i: int) -> tuple[TrainState, Array]:
+            return epoch(*at, x, y, chosen.x, chosen.y, jax.random.fold_in(key, i))
+
+        others = {"learning rate": learning_rate, "tests": fingerprint((chosen.x, chosen.y))}
+        known = identity(net, LOSS, None, (x, y), key, batch_size=batch_size, partial=Partial.DROP, others=others)
+        zero = jnp.zeros((len(x), len(chosen)))
+        *_, last = followed(advance, (start, zero), epochs, None if folder is None else Path(folder) / name, known)
+        return last
 
     # The worst test examples are known only after training; the second run repeats the first exactly.
-    trained, _ = follow(select(parts.test, slice(0, tests)))
+    trained, _ = follow(select(parts.test, slice(0, tests)), "training")
     before, after = measure(start, parts.test), measure(trained, parts.test)
     if not np.isfinite(after.losses).all():
         raise ValueError("influence: training diverged. Use a smaller learning rate.")
     worst = ranked(after.losses)[:tests]
     chosen = select(parts.test, worst)
-    scores = np.asarray(follow(chosen)[1])
+    scores = np.asarray(follow(chosen, "scores")[1])
     drops = (before.losses - after.losses)[worst]
     return Influence(parts.train, chosen, after.outputs[worst].argmax(axis=1), drops, scores)
 

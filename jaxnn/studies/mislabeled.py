@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,6 +93,7 @@ def run(
     seed: int = 0,
     epochs: int = 15,
     batch_size: int = 64,
+    folder: str | Path | None = None,
 ) -> Mislabeled:
     """Make some labels wrong, train on them, and detect them by their gradient norms.
 
@@ -103,6 +105,7 @@ def run(
         fraction: of wrong labels, in (0, 1); each becomes one of the other classes at random.
         seed: of the wrong labels, of initial parameters and order.
         epochs: of training, at least 1.
+        folder: as for `norms.run`.
 
     Raises:
         ValueError: the fraction is outside (0, 1) or makes no label wrong, or epochs is below 1.
@@ -123,7 +126,7 @@ def run(
     spoilt = with_wrong_labels(examples, fraction, seed)
     net = network(net, examples)
     measure = make_measure(net)
-    run_ = states(net, spoilt, opt or optim.adam(3e-3), seed=seed, epochs=epochs, batch_size=batch_size)
+    run_ = states(net, spoilt, opt or optim.adam(3e-3), seed=seed, epochs=epochs, batch_size=batch_size, folder=folder)
     found = [measure(ts, spoilt) for ts in run_]
     truth = np.asarray(examples.y)
     return Mislabeled(spoilt, truth, np.stack([m.norms for m in found]), np.stack([m.losses for m in found]))

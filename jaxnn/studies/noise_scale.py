@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -102,6 +103,7 @@ def run(
     batch_size: int = 64,
     sizes: Sequence[int] = SIZES,
     drawn: int = DRAWN,
+    folder: str | Path | None = None,
 ) -> NoiseScales:
     """tr(Sigma) / |G|^2 during training, over the whole training set and estimated from batches of several sizes.
 
@@ -114,6 +116,7 @@ def run(
         sizes: of the batches drawn, each >= 2.
         drawn: examples drawn per size, rounded down to full batches; at least the largest size. Batches are drawn
             before training, after round(sqrt(epochs)) epochs and at the end.
+        folder: as for `norms.run`.
 
     Raises:
         ValueError: a size is below 2 or above `drawn`.
@@ -137,7 +140,9 @@ def run(
     whole, sampled = _make_whole(net), [_make_sampled(net, size, drawn // size) for size in sizes]
     moments = sorted({0, round(epochs**0.5), epochs})
     exact, estimates = [], []
-    run_ = states(net, examples, opt or optim.adam(3e-3), seed=seed, epochs=epochs, batch_size=batch_size)
+    run_ = states(
+        net, examples, opt or optim.adam(3e-3), seed=seed, epochs=epochs, batch_size=batch_size, folder=folder
+    )
     for epoch, ts in enumerate(run_):
         exact.append(whole(ts, x, y))
         if epoch in moments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -68,6 +69,7 @@ def run(
     seed: int = 0,
     epochs: int = 30,
     batch_size: int = 64,
+    folder: str | Path | None = None,
 ) -> Norms:
     """|g_i|, g_i the gradient of example i's softmax cross-entropy, before training and after each epoch.
 
@@ -80,6 +82,8 @@ def run(
         seed: of initial parameters, order and dropout.
         epochs: of training, >= 0.
         batch_size: 1 .. N; each epoch omits N % batch_size examples, chosen at random.
+        folder: where training is saved after each epoch: called again with the same arguments, the study goes on there.
+            None saves nothing.
 
     Raises:
         ValueError: training examples without class names, a batch size above N, or training diverged.
@@ -96,7 +100,9 @@ def run(
     examples = training_set("norms", data)
     net = network(net, examples)
     measure = make_measure(net)
-    run_ = states(net, examples, opt or optim.adam(3e-3), seed=seed, epochs=epochs, batch_size=batch_size)
+    run_ = states(
+        net, examples, opt or optim.adam(3e-3), seed=seed, epochs=epochs, batch_size=batch_size, folder=folder
+    )
     found = [measure(ts, examples) for ts in run_]
     return Norms(np.stack([m.norms for m in found]), np.stack([m.losses for m in found]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -100,6 +101,7 @@ def run(
     seed: int = 0,
     epochs: int = 2,
     batch_size: int = 64,
+    folder: str | Path | None = None,
 ) -> Projections:
     """Inner products of gradients of training and test examples: exact, and estimated from k numbers of each.
 
@@ -115,6 +117,7 @@ def run(
         tests: number of test examples in the picture, of different classes as far as there are.
         sizes: the numbers k, each with `DRAWS` matrices P; those above the number of parameters are left out.
         net, opt, seed, epochs, batch_size: as for `norms.run`; the gradients are those after training.
+        folder: as for `norms.run`.
 
     Raises:
         ValueError: `tests` or a size is below 1, or no size is at most the number of parameters.
@@ -134,7 +137,9 @@ def run(
     for size in sizes:
         require_positive_int("projections", "each of sizes", size)
     net = network(net, parts.train)
-    *_, ts = states(net, parts.train, opt or optim.adam(3e-3), seed=seed, epochs=epochs, batch_size=batch_size)
+    *_, ts = states(
+        net, parts.train, opt or optim.adam(3e-3), seed=seed, epochs=epochs, batch_size=batch_size, folder=folder
+    )
     count = sum(math.prod(p.shape) for p in jax.tree.leaves(ts.params))
     kept = sorted({size for size in sizes if size <= count})
     if not kept:

@@ -15,7 +15,7 @@ from jaxnn import backprop, losses, metrics, optim, train
 from jaxnn.data import Draws
 from jaxnn.data.tasks import NONE
 from jaxnn.layers import Layer
-from jaxnn.train import TrainState
+from jaxnn.train.epochs import Epochs
 from jaxnn.types import Loss
 
 NEXT_TOKEN: Loss = functools.partial(losses.softmax_cross_entropy, ignore_index=NONE)
@@ -33,7 +33,8 @@ def optimizer(learning_rate: float) -> Any:
     return optim.chain(optim.clip_by_global_norm(CLIP), optim.adam(learning_rate))
 
 
-def states(
+@contextlib.contextmanager
+def course(
     net: Layer,
     task: Draws,
     loss: Loss,
@@ -44,55 +45,30 @@ def states(
     batch_size: int,
     held_out: int,
     metrics: dict[str, Loss] | None = None,
-) -> Iterator[tuple[dict[str, float], TrainState]]:
-    """The initial state, with an empty record, and the record and state after each epoch.
+    folder: str | Path | None = None,
+) -> Iterator[Epochs]:
+    """The epochs of training, `train.epochs`, for a `with` statement.
 
     Args:
         task: the stream of training examples, whose `steps` make an epoch.
         loss, metrics: of each example, evaluated after each epoch on the same `held_out` examples of the stream.
         learning_rate: of `optimizer`.
         seed: of initial parameters and examples.
-    """
-    how: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "held_out": held_out, "metrics": metrics}
-    course = _course(net, task, loss, learning_rate=learning_rate, seed=seed, **how)
-    yield {}, course.ts
-    yield from course
-
-
-def trained(
-    net: Layer, task: Draws, loss: Loss, *, folder: Path | None, **how: Any
-) -> tuple[list[dict[str, float]], TrainState]:
-    """The records of all epochs of `states`, and the last state.
-
-    Args:
-        net, task, loss, how: as for `states`.
         folder: where training is saved after each epoch, and goes on, as for `train.fit`; None saves nothing. A signal
             that ends it after a save is raised again.
     """
-    with contextlib.closing(_course(net, task, loss, folder=folder, save_every=task.steps, **how)) as course:
-        for _ in course:
-            pass
-    if course.stopped:
-        signal.raise_signal(signal.Signals[course.stopped])
-    return course.history, course.ts
-
-
-def _course(
-    net: Layer,
-    task: Draws,
-    loss: Loss,
-    *,
-    learning_rate: float,
-    seed: int,
-    held_out: int,
-    **how: Any,
-) -> Any:
-    """The iterator of `train.epochs`."""
     opt, key = optimizer(learning_rate), jax.random.key(seed)
     validation = jax.jit(Draws.batch, static_argnums=2)(task, jax.random.fold_in(key, 1), held_out)
-    ts = train.init(net, opt, jax.random.fold_in(key, 2), jax.tree.map(lambda x: x[0], validation[0]))
-    how |= {"start": ts, "validation": validation, "value_and_grad": backprop.value_and_grad(net, loss)}
-    return train.epochs(net, loss, opt, task, key=jax.random.fold_in(key, 3), **how)
+    start = train.init(net, opt, jax.random.fold_in(key, 2), jax.tree.map(lambda x: x[0], validation[0]))
+    found = train.epochs(
+        net, loss, opt, task, key=jax.random.fold_in(key, 3), epochs=epochs, batch_size=batch_size, start=start,
+        validation=validation, metrics=metrics, value_and_grad=backprop.value_and_grad(net, loss), folder=folder,
+        save_every=task.steps,
+    )  # fmt: skip
+    with contextlib.closing(found):
+        yield found
+    if found.stopped:
+        signal.raise_signal(signal.Signals[found.stopped])
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

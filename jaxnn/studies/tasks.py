@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from jaxnn.data import Draws
 from jaxnn.layers import Layer
 from jaxnn.plots.bench import line_style
 from jaxnn.studies.base import rounded
-from jaxnn.studies.sequences import ACCURACY, NEXT_TOKEN, table, trained
+from jaxnn.studies.sequences import ACCURACY, NEXT_TOKEN, course, table
 
 HELD_OUT = 512
 """Examples of which the accuracy is measured."""
@@ -137,14 +138,13 @@ def run(
         for a, name in enumerate(networks):
             net = network(name, stream, width)
             how["folder"] = None if folder is None else Path(folder) / f"{task}-{name}"
-            if task == "adding":
-                history, ts = trained(net, stream, losses.mse, **how)
-                found = [1 - record["validation_loss"] / VARIANCE for record in history]
-            else:
-                history, ts = trained(net, stream, NEXT_TOKEN, metrics={"accuracy": ACCURACY}, **how)
-                found = [record["validation_accuracy"] for record in history]
-            scores[a, k] = found
-            sizes[a, k] = sum(leaf.size for leaf in jax.tree.leaves(ts.params))
+            adding = task == "adding"
+            loss = losses.mse if adding else NEXT_TOKEN
+            with course(net, stream, loss, metrics=None if adding else {"accuracy": ACCURACY}, **how) as run:
+                collections.deque(run, maxlen=0)
+            for e, record in enumerate(run.history):
+                scores[a, k, e] = 1 - record["validation_loss"] / VARIANCE if adding else record["validation_accuracy"]
+            sizes[a, k] = sum(leaf.size for leaf in jax.tree.leaves(run.ts.params))
     guesses = np.array([guess(TASKS[task](1)) for task in tasks])
     return Tasks(tuple(tasks), tuple(networks), scores, guesses, sizes, steps)
 

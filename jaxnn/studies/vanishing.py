@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +18,7 @@ from jaxnn.checks import count_of, require_positive_int
 from jaxnn.data import tasks
 from jaxnn.layers import Layer, recurrence
 from jaxnn.studies.base import rounded
-from jaxnn.studies.sequences import states, table
+from jaxnn.studies.sequences import course, table
 from jaxnn.types import Array, Params
 
 CELLS: dict[str, Callable[[int], Layer]] = {
@@ -91,6 +93,7 @@ def run(
     epochs: int = 10,
     steps: int = 100,
     batch_size: int = 64,
+    folder: str | Path | None = None,
 ) -> Vanishing:
     """The derivative of the last output in earlier states, of four recurrent layers, before and after training.
 
@@ -110,6 +113,8 @@ def run(
         seed: of parameters and examples.
         epochs, steps: of training; each epoch has `steps` batches.
         batch_size: examples per step.
+        folder: where training is saved after each epoch: called again with the same arguments, the study goes on there.
+            None saves nothing.
 
     References:
         Hochreiter, S. (1991). Untersuchungen zu dynamischen neuronalen Netzen.
@@ -125,18 +130,22 @@ def run(
     task = tasks.adding(length, steps=require_positive_int("vanishing", "steps", steps))
     require_positive_int("vanishing", "epochs", epochs)
     x = task.batch(jax.random.fold_in(jax.random.key(seed), 0), MEASURED)[0]
+    how: dict[str, Any] = {"learning_rate": learning_rate, "seed": seed, "epochs": epochs, "batch_size": batch_size}
     gradients, errors = [], []
-    for cell in CELLS.values():
+    for name, cell in CELLS.items():
         layer = cell(hidden)
         net = models.serial(layer, layers.LastPosition, layers.Dense(1))
-        training: dict[str, Any] = {"learning_rate": learning_rate, "seed": seed, "epochs": epochs}
-        runs = list(states(net, task, losses.mse, batch_size=batch_size, held_out=HELD_OUT, **training))
-        # The same program for both: parameters are its argument.
-        measure = jax.jit(lambda params, layer=layer: relative(layer, params, x))
-        best = min(runs[1:], key=lambda run: run[0]["validation_loss"])  # a tanh RNN may lose what it had learned
-        gradients.append([np.median(measure(ts.params), axis=0) for _, ts in (runs[0], best)])
-        errors.append([record["validation_loss"] for record, _ in runs[1:]])
-    return Vanishing(tuple(CELLS), np.asarray(gradients).swapaxes(0, 1), np.asarray(errors), steps)
+        how["folder"] = None if folder is None else Path(folder) / name
+        # The same program at all times: parameters are its argument.
+        each = jax.jit(lambda params, layer=layer: relative(layer, params, x))
+        with course(net, task, losses.mse, held_out=HELD_OUT, **how) as run:
+            for ts in itertools.chain([run.ts], (ts for _, ts in run)):  # where it begins or goes on, and each epoch
+                so_far = [record["validation_loss"] for record in run.history]
+                if not so_far or np.argmin(so_far) == len(so_far) - 1:  # a tanh RNN may lose what it had learned
+                    run.extra["best" if so_far else "before"] = np.median(each(ts.params), axis=0).tolist()
+        gradients.append([run.extra["before"], run.extra["best"]])  # saved with the epochs
+        errors.append([record["validation_loss"] for record in run.history])
+    return Vanishing(tuple(CELLS), np.asarray(gradients, np.float32).swapaxes(0, 1), np.asarray(errors), steps)
 
 
 def relative(layer: Layer, params: Params, x: Array) -> Array:

@@ -422,6 +422,29 @@ def test_a_killed_process_goes_on(tmp_path: Path, capsys: Any, monkeypatch: pyte
     assert found[: len(before)] == before, "repeated to the bit"
 
 
+@pytest.mark.slow
+def test_a_study_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    words = ["study", "mislabeled", "--examples", "64", "--hidden", "4", "--epochs", "3"]
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert main([*words, "--out", str(whole)]) == 0
+    save, saved = checkpoints.Checkpoints.save, list[int]()
+
+    def sending(self: Any, step: int, *given: Any) -> None:
+        saved.append(step)
+        save(self, step, *given)
+        if len(saved) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "save", sending)
+    assert main([*words, "--out", str(out)]) == 143
+    told = f"{out} keeps checkpoints, config.json; go on with: jaxnn study mislabeled --resume {out}"
+    assert capsys.readouterr().err.splitlines()[-1] == f"jaxnn: terminated; {told}"
+    assert main(["study", "mislabeled", "--resume", str(out)]) == 0
+    assert saved == [1, 2, 3]
+    assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
+    assert (out / "result.json").read_bytes() == (whole / "result.json").read_bytes()
+
+
 TASKS = [
     "study", "tasks", "--tasks", "parity", "--networks", "RNN", "GRU", "--width", "4", "--epochs", "3", "--steps", "2",
 ]  # fmt: skip
@@ -454,7 +477,7 @@ def test_a_study_of_many_runs_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (out / "result.json").read_bytes() == (whole / "result.json").read_bytes()
     for words, text in (
         (["study", "tasks", "--resume", str(out)], "has ended"),
-        (["study", "norms", "--resume", str(out)], "only tasks can be resumed"),
+        (["study", "norms", "--resume", str(out)], "is not of a study norms"),
         (["study", "tasks", "--resume", str(out), "--epochs", "9"], "omit --epochs 9"),
         (["study", "tasks", "--resume", str(tmp_path)], "is not a run: it has no config.json"),
     ):
