@@ -18,8 +18,9 @@ each sum that the devices may wait for, more than small machines have):
 
     NPROC=32 python examples/multihost.py --coordinator localhost:9876 --processes 2 --index 0 --cpu-devices 4
 
-`kill PID` of either stops both after a save, with exit code 143; the same commands go on. Several processes need orbax,
-since each writes its part of the parameters: pip install 'jaxnn[orbax]'.
+`kill PID` of either stops both after a save, with exit code 143; the same commands go on. Checkpoints are
+those of orbax, since each process writes its part of the parameters: pip install 'jaxnn[orbax]'. Another number of
+processes may go on.
 """
 
 import argparse
@@ -69,7 +70,6 @@ def main() -> None:
     net, opt = models.mlp([INPUTS, 512, 512, CLASSES]), optim.adamw(1e-3)
     # All processes make the same parameters, and each keeps what its devices hold of them.
     start = train.shard_params(train.init(net, opt, jax.random.key(1), (INPUTS,)), mesh)
-    several = jax.process_count() > 1
     result = train.fit(
         net,
         losses.softmax_cross_entropy,
@@ -81,7 +81,7 @@ def main() -> None:
         steps_per_epoch=STEPS,
         start=start,
         mesh=mesh,
-        folder=train.OrbaxCheckpoints(words.folder) if several else words.folder,
+        folder=train.OrbaxCheckpoints(words.folder),
         save_every=words.save_every,
         progress=jax.process_index() == 0,
     )

@@ -60,6 +60,12 @@ def require_start(where: str, name: str, net: Layer, opt: Any, ts: Any, example:
     require_opt_state(where, f"{name}.opt_state", opt, start.opt_state, start.params)
 
 
+def require_same_state(where: str, name: str, new: Any, old: Any) -> None:
+    """Raise ValueError unless two `TrainState`s have the same leaves, of the same shapes and dtypes."""
+    remedy = "Keep structure, shapes and dtypes, e.g. ts._replace(opt_state=...); another network is another run."
+    _require_alike(f"{where}: {name}", "that of the run", new, old, remedy)
+
+
 def require_opt_state(where: str, name: str, opt: Any, opt_state: Any, params: Params) -> None:
     """Raise unless `opt_state` has the structure, shapes and dtypes of `opt.init(params)`."""
     expected = jax.eval_shape(opt.init, params)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import dataclasses
 import functools
 import operator
+import os
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 import jax
@@ -28,6 +29,7 @@ from jaxnn.train.arguments import (
     require_metrics,
     require_net,
     require_optimizer,
+    require_same_state,
     require_start,
     require_targets,
     taking,
@@ -41,10 +43,10 @@ from jaxnn.train.keys import epoch_key, run_keys
 from jaxnn.train.loss import default_value_and_grad
 from jaxnn.train.memo import memoized
 from jaxnn.train.meshes import as_split, put_on, require_divided
-from jaxnn.train.pieces import Epoch
-from jaxnn.train.precision import without_skipped
+from jaxnn.train.pieces import Epoch, require_full
+from jaxnn.train.precision import checked_losses, without_skipped
 from jaxnn.train.progress import say
-from jaxnn.train.saving.identity import described, identity
+from jaxnn.train.saving.identity import described, fingerprint, identity
 from jaxnn.train.saving.pace import SAVE_EVERY, SaveEvery
 from jaxnn.train.saving.saver import Folder, Saved, Saver
 from jaxnn.train.saving.signals import StopSignals
@@ -108,8 +110,9 @@ def epochs(
         donates its argument, such as `make_step`. Training goes on from the iterator's `ts`, to which the loop may
         assign another state, e.g. one with a new learning rate (`optim.with_hyperparams`). Its `history` has the
         records of all epochs, its `stopped` the signal that ended it, if one did. Arguments are checked, and a folder
-        is locked and read, at the call; training begins with the first epoch that is asked for. After a `break`, call
-        its `close()`, or let it go out of scope: the last epoch is saved and the folder unlocked.
+        is locked and read, at the call; training begins with the first epoch that is asked for. At its end the last
+        epoch is saved and the folder unlocked; after a `break` by its `close()`, or when it goes out of scope.
+        A record may get entries of your own, and `extra`, a dict, what your loop knows, as JSON: they are saved too.
 
     Raises:
         DivergedError: as `fit`; its `result` is the `TrainState` before that epoch.
@@ -146,6 +149,8 @@ def epochs(
     epoch = Epoch(vg, batch_size, partial, augment, grad_norm if measure is None else measure, split)
     feed = _feed(train, key, epoch, opt, steps_per_epoch)
     ts = started(net, opt, feed.example, key, start)
+    if partial is Partial.WEIGHT and hasattr(train, "rows"):
+        require_full("fit", ts, len(train), batch_size)
     if split is not None:
         ts, held_out = put_on(split.mesh, (ts, held_out))
     for name, data in (("training", feed.targets()), ("validation", held_out)):
@@ -156,8 +161,13 @@ def epochs(
     run = Run(net, loss, opt, feed, key, count, evaluate, held_out, _evaluated_at(evaluated_at, evaluate_on))
     if folder is None:
         return Epochs(run, ts, None)
-    others = {"gradient": described(vg, depth=0), "regularizer": regularizer, "augment": augment}
+    others: dict[str, Any] = {"gradient": described(vg, depth=0), "regularizer": regularizer, "augment": augment}
+    others |= {"measure": measure, "metrics": dict(metrics or {}) or None, "steps per epoch": steps_per_epoch}
+    others |= {"validation": None if validation is None else fingerprint(tuple(validation))}
+    others |= {"evaluated at": run.evaluated_at}
     known = identity(net, loss, opt, train, key, batch_size=batch_size, partial=partial, others=others)
+    if isinstance(folder, str | Path) and str(folder).strip():
+        folder = Path(folder).absolute()  # the working directory may change
     return Epochs(run, ts, Saver(folder, save_every, keep, known, say))
 
 
@@ -218,7 +228,8 @@ class Epochs(Iterator[Event]):
     """The iterator that `epochs` returns.
 
     Attributes:
-        ts: the state at the end of the last epoch, or at the start. Assign another to train on from that.
+        ts: the state at the end of the last epoch, or at the start; where a run goes on in the middle of an epoch, that
+            there, until its end. Assign another, of the same shapes and dtypes, to train on from that.
         history: the records of all epochs so far, those before a resumption included.
         stopped: "SIGTERM" or "SIGINT" if that signal ended it, else "".
         best: a state that the checkpoints hold besides: the one that `fit` would return. None for `ts` itself.
@@ -226,12 +237,12 @@ class Epochs(Iterator[Event]):
     """
 
     def __init__(self, run: Run, start: TrainState, saver: Saver | None) -> None:
-        self.ts, self.history, self.stopped = start, list[dict[str, float]](), ""
+        self._ts, self.history, self.stopped = start, list[dict[str, float]](), ""
         self.best: TrainState | None = None
         self.extra: dict[str, Any] = {}
-        self._run, self._saver = run, saver
-        self._at, self._unsaved = Place(), False
-        self._loop = self._trained()
+        self._run, self._saver, self._process = run, saver, os.getpid()
+        self._at, self._unsaved, self._ended = Place(), False, False
+        self._signals: StopSignals | None = None
         if saver is not None:
             try:
                 self._restore(saver)
@@ -243,27 +254,60 @@ class Epochs(Iterator[Event]):
             self._at_exit = functools.partial(_close, weakref.ref(self))
             atexit.register(self._at_exit)
 
+    @property
+    def ts(self) -> TrainState:
+        """The state that training goes on from."""
+        return self._ts
+
+    @ts.setter
+    def ts(self, new: TrainState) -> None:
+        require_same_state("epochs", "ts", new, self._ts)
+        self._ts = new
+
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Event:
-        return next(self._loop)
+        # Not a generator: its frame would hold this object in a circle, and after a `break` the folder would stay
+        # locked until the garbage collector comes by.
+        record = None
+        try:
+            if not self._ended and self._saver is not None and self._signals is None:
+                self._signals = StopSignals().__enter__()
+            if not self._ended and self._goes_on():
+                record = self._epoch(self._signals)
+        finally:
+            if record is None:
+                self._end()
+        if record is None:
+            if self._saver is not None and self.stopped:
+                self._saver.say(f"{self._saver.checkpoints.folder}: {self.stopped}, saved; the same call goes on")
+            self.close()
+            raise StopIteration
+        return Event(record, self.ts)
+
+    def __copy__(self) -> Self:
+        raise TypeError("the epochs of a run cannot be copied: only one may train and save. Call train.epochs again.")
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self.__copy__()
 
     def close(self) -> None:
-        """Save the last complete epoch, if that is not done, and unlock the folder."""
-        self._loop.close()
+        """Save the last complete epoch, if that is not done, and unlock the folder; the end of the loop calls it."""
+        self._end()
         self._run.feed.close()
-        if self._saver is not None:
-            try:
-                if self._unsaved:
-                    self._save(self._at, self.ts)
-            finally:
-                self._saver.close()
-                self._saver = None
-                atexit.unregister(self._at_exit)
+        if self._saver is None or self._process != os.getpid():  # the folder is the parent's
+            return
+        try:
+            if self._unsaved:
+                self._save(self._at, self.ts)
+        finally:
+            self._saver.close()
+            self._saver = None
+            atexit.unregister(self._at_exit)
 
     def __del__(self) -> None:
-        if hasattr(self, "_loop"):
+        if hasattr(self, "_signals"):
             self.close()
 
     def _restore(self, saver: Saver) -> None:
@@ -276,27 +320,27 @@ class Epochs(Iterator[Event]):
                 f"fit: the folder {saver.checkpoints.folder} holds a run of {about['epochs']} epochs, more than "
                 f"epochs={self._run.count}. Ask for at least as many, or use another folder."
             )
-        self.ts, self.best, self.history, self.extra = saved.ts, saved.best, about["history"], about["extra"]
+        self._ts, self.best, self.history, self.extra = saved.ts, saved.best, about["history"], about["extra"]
         self._at = Place(about["epochs"], about["step"], about["steps"], about["seconds"], saved.report)
         self._run.feed.resume(about["stream"], about["epochs"], about["step"])
 
-    def _trained(self) -> Generator[Event]:
-        with StopSignals() if self._saver is not None else contextlib.nullcontext() as signals:
-            while self._at.epochs < self._run.count:
-                record = self._epoch(signals)
-                if record is None:
-                    return
-                try:
-                    yield Event(record, self.ts)
-                finally:  # also where the loop breaks: whoever ends it learns that a signal came
-                    self.stopped = "" if signals is None else signals.name
-                if self._saver is not None and signals is not None:
-                    last, name = self._at.epochs == self._run.count, signals.look()
-                    if name or last or self._saver.pace.due(self._at.steps):
-                        self._save(self._at, self.ts)
-                    if name:
-                        self.stopped = name
-                        return
+    def _goes_on(self) -> bool:
+        """Save the epoch before, whose caller has done with it, if that is due; whether another epoch follows."""
+        last = self._at.epochs == self._run.count
+        if not self._unsaved or self._saver is None or self._signals is None:
+            return not last
+        name = self._signals.look()
+        if name or last or self._saver.pace.due(self._at.steps):
+            self._save(self._at, self.ts)
+        return not (name or last)
+
+    def _end(self) -> None:
+        """No epoch follows. Whoever ended the loop learns that a signal came."""
+        self._ended = True
+        if self._signals is not None:
+            self.stopped = self.stopped or self._signals.name
+            self._signals.__exit__(None, None, None)
+            self._signals = None
 
     def _epoch(self, signals: StopSignals | None) -> dict[str, float] | None:
         """Train to the end of the epoch and return its record; None if a signal stopped it before."""
@@ -315,7 +359,7 @@ class Epochs(Iterator[Event]):
             taken, ran = time.perf_counter() - began, len(report.get("loss", ()))
             if signals is not None:
                 signals.arm()
-            require_finite(without_skipped(report)["loss"] if ran else np.zeros(0), ts, number, at.step, before, why)
+            require_finite(checked_losses(report) if ran else np.zeros(0), ts, number, at.step, before, why)
             ended = ran < count or count == left
             report = joined([part for part in (at.report, report) if part])
             at = Place(at.epochs, at.step + ran, at.steps + ran, at.seconds + taken, report)
@@ -328,7 +372,7 @@ class Epochs(Iterator[Event]):
                     self.stopped = name
                     return None
         record = self._record(number, ts, at, before)
-        self.ts, self._at, self._unsaved = ts, Place(number, 0, at.steps), True
+        self._ts, self._at, self._unsaved = ts, Place(number, 0, at.steps), True
         self.history.append(record)
         return record
 
@@ -361,7 +405,7 @@ class Epochs(Iterator[Event]):
         }
         same = self.best is not None and all(map(operator.is_, *map(jax.tree.leaves, (self.best, ts))))
         self._saver.save(Saved(ts, at.report, None if same else self.best, about))
-        self._unsaved = self._unsaved and at.step > 0
+        self._unsaved = False
 
 
 def _close(course: Callable[[], Epochs | None]) -> None:

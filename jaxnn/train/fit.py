@@ -129,10 +129,11 @@ def fit(
             normalization are of the whole batch. None: batches are split as the data are.
         folder: where the run is saved; called again with the same arguments, it goes on there, to the bit on the same
             devices and version of JAX. Also with more epochs. It holds one run, is locked during a call, and wins over
-            `start`. Inside, SIGTERM and SIGINT (in the main thread) end the run after a save: see `stopped`. None saves
-            nothing.
+            `start`. From the end of the first piece on, SIGTERM and SIGINT (in the main thread) end the run after a
+            save: see `stopped`; before, they do what they did. None saves nothing.
         save_every: steps between two saves (an int), or a time (seconds as a float, or a timedelta); and at the end. A
-            kill costs at most that much. Signals are looked at as often, with a time once a second or each step.
+            kill costs at most that much. A number makes equal pieces of an epoch, none longer, of which one compiled
+            program serves all but the last. Signals are looked at after each; with a time once a second or each step.
         keep: how many of the newest checkpoints to keep; each holds the best epoch's state, too, if one is chosen.
         on_epoch: called with each epoch's record and `TrainState` as soon as they are there; to change the state, use
             `epochs`.
@@ -182,12 +183,12 @@ def _chosen(
 ) -> FitResult:
     """Train to the end, or until a rule or a signal stops, and choose among the epochs."""
     history = course.history
-    best = _so_far(course, select, stopping)
+    best, reasons = _so_far(course, select, stopping)
     bar.to(len(history))
     if not history and copied:  # `start` is the caller's
         best = best._replace(**jax.tree.map(jnp.copy, course.ts)._asdict())
-    # Of a run that had ended. A rule with a state of its own has seen the history already.
-    if history and (reasons := _reasons([rule for rule in stopping if not hasattr(rule, "set_state")], history)):
+    course.extra["select"] = select
+    if reasons:  # the run had ended
         return best._replace(stopped=reasons)
     while True:
         try:
@@ -199,40 +200,71 @@ def _chosen(
             return best._replace(stopped=course.stopped)
         record, trained = event
         epoch = len(history)
-        if select in record:
-            require_no_nan({select: record[select]}, epoch, best)
-        if on_epoch is not None:
-            on_epoch(record, trained)
-        bar.show(record)
+        _require_select(select, history, best)
         # The first epoch counts even if its metric is infinite: the start has none.
         if select is None or epoch == 1 or _value(history, epoch, select) < _value(history, best.epoch, select):
             best = FitResult(*trained, history, epoch, "")
-        reasons = _reasons(stopping, history)
+        # What the checkpoints hold besides comes before the caller's code, which may raise.
         course.best = None if select is None else TrainState(*best[:3])
-        course.extra = {"best": best.epoch, "rules": [_state_of(rule) for rule in stopping]}
-        if reasons:
+        course.extra["best"] = best.epoch
+        told: list[str] = []
+        try:
+            told += [rule(history) or "" for rule in stopping]
+        finally:
+            course.extra["rules"] = _states_of(stopping, told)
+        if on_epoch is not None:
+            on_epoch(record, trained)
+        bar.show(record)
+        if reasons := "; ".join(filter(None, told)):
             course.close()
             return best._replace(stopped=course.stopped or reasons)
 
 
-def _so_far(course: Epochs, select: str | None, stopping: Sequence[Stopping]) -> FitResult:
-    """The result of the epochs before a resumption, or the start; rules with a state of their own get it back."""
-    for rule, state in zip(stopping, course.extra.get("rules", ()), strict=False):
-        if state is not None and hasattr(rule, "set_state"):
-            rule.set_state(state)
-    epoch = len(course.history) if select is None else course.extra.get("best", 0)
-    return FitResult(*(course.best or course.ts), course.history, epoch, "")
+def _so_far(course: Epochs, select: str | None, stopping: Sequence[Stopping]) -> tuple[FitResult, str]:
+    """The result of the epochs before a resumption, or the start; and the reasons of the rules that ended it there.
+
+    Rules with a state of their own get it back, and what they said then: they have seen the history already.
+    """
+    history, extra = course.history, course.extra
+    epoch = len(history)
+    best = FitResult(*(course.best or course.ts), history, epoch if select is None else extra.get("best", 0), "")
+    if history and extra.get("select") != select:
+        raise ValueError(
+            f"fit: the folder holds a run with select={extra.get('select')!r}, whose other epochs' states are not "
+            f"kept, got select={select!r}. Pass the same, or use another folder."
+        )
+    for number in range(1, epoch + 1):  # of a run that had diverged
+        _require_select(select, history[:number], best)
+    reasons, saved = [], list(extra.get("rules", ()))
+    for rule in stopping:
+        if hasattr(rule, "set_state"):
+            name = type(rule).__qualname__
+            if (found := next((each for each in saved if each["rule"] == name), None)) is not None:
+                saved.remove(found)
+                rule.set_state(found["state"])
+                reasons.append(found["reason"])
+        elif history:
+            reasons.append(rule(history))
+    return best, "; ".join(filter(None, reasons))
 
 
-def _state_of(rule: Stopping) -> Any:
-    """The state of a rule that has `get_state` and `set_state`, as JSON; None for a function of the history."""
-    return rule.get_state() if hasattr(rule, "get_state") else None
+def _states_of(rules: Sequence[Stopping], told: Sequence[str]) -> list[dict[str, Any]]:
+    """The rules that have `get_state` and `set_state`, as JSON, with what they said; others are functions of the
+    history."""
+    said = [*told, *[""] * len(rules)]
+    return [
+        {"rule": type(rule).__qualname__, "state": rule.get_state(), "reason": reason}
+        for rule, reason in zip(rules, said, strict=False)
+        if hasattr(rule, "get_state")
+    ]
+
+
+def _require_select(select: str | None, history: Sequence[Mapping[str, float]], best: FitResult) -> None:
+    """Raise ValueError unless the last record has the metric, and `DivergedError` where it is NaN."""
+    if select is not None:
+        value = monitored(history[-1:], select)[0]
+        require_no_nan({select: value}, len(history), best)
 
 
 def _value(history: Sequence[Mapping[str, float]], epoch: int, select: str) -> float:
     return monitored(history[epoch - 1 : epoch], select)[0]
-
-
-def _reasons(rules: Sequence[Stopping], history: Sequence[Mapping[str, float]]) -> str:
-    """The reasons of the rules that stop here; "" if none does."""
-    return "; ".join(reason for rule in rules if (reason := rule(history)))

@@ -214,9 +214,11 @@ def shard_params(
     """Parameters, and what has their shapes, split over the devices: fully sharded data parallelism (FSDP, ZeRO-3).
 
     Each array of at least `smallest` entries is split along its largest axis that the number of devices divides (the
-    first of equals); the others are copied to every device. A step of `make_epoch` and `fit` gathers the parameters
-    whole, so that each device computes its rows of the batch with them, and splits the sums of their gradients: what is
-    saved is the memory of the state between steps, parameters and moments, not that of the parameters in a step.
+    first of equals); the others are copied to every device. What lies along other axes of the mesh, such as columns for
+    tensor parallelism, stays there. A step of `make_epoch` and `fit` gathers the parameters over these devices, so that
+    each computes its rows of the batch with them, and splits the sums of their gradients: what is saved is the memory
+    of the state between steps, parameters and moments, not that of the parameters in a step. In one program with
+    `init`, `jax.jit(lambda key: shard_params(init(net, opt, key, shape), mesh))(key)`, no device ever has it whole.
 
     Args:
         ts: pytree of arrays: a `TrainState`, whose optimizer state is split like the parameters, or parameters alone.
@@ -245,17 +247,28 @@ def shard_params(
         raise TypeError('shard_params: mesh must be a Mesh, as jax.make_mesh((8,), ("data",)) makes it, got None.')
 
     def leaf(x: Any) -> Any:
-        return jax.device_put(x, NamedSharding(mesh, spec_for(np.shape(x), split, smallest)))
+        sharding = None if isinstance(x, jax.core.Tracer) else getattr(x, "sharding", None)
+        kept = PartitionSpec()
+        if isinstance(sharding, NamedSharding) and set(axis_names_of(sharding.spec)) <= set(mesh.axis_names):
+            kept = _without(sharding.spec, split.axes)
+        return jax.device_put(x, NamedSharding(mesh, spec_for(np.shape(x), split, smallest, kept)))
 
     return jax.tree.map(leaf, ts)
 
 
-def spec_for(shape: tuple[int, ...], split: Split, smallest: int) -> PartitionSpec:
-    """How an array of that shape is split: along its largest axis that the devices divide."""
+def spec_for(shape: tuple[int, ...], split: Split, smallest: int, kept: PartitionSpec | None = None) -> PartitionSpec:
+    """How an array of that shape is split: along its largest axis that the devices divide, of those not split yet."""
+    kept = PartitionSpec() if kept is None else kept
     if math.prod(shape) < smallest:
-        return PartitionSpec()
-    longest = max((n for n in shape if n % split.parts == 0), default=0)
-    if not longest:
-        return PartitionSpec()
-    place = shape.index(longest)
-    return PartitionSpec(*(None,) * place, split.entry)
+        return kept
+    entries = [*kept, *(None,) * (len(shape) - len(kept))]
+    places = [i for i, n in enumerate(shape) if entries[i] is None and n % split.parts == 0]
+    if not places:
+        return kept
+    entries[max(places, key=lambda i: shape[i])] = split.entry
+    return _without(PartitionSpec(*entries), ())
+
+
+def axis_names_of(spec: PartitionSpec) -> list[str]:
+    """The mesh axes that a spec names."""
+    return [name for entry in spec for name in axis_names(entry)]

@@ -13,7 +13,7 @@ from jaxnn.checks import require_positive_int
 from jaxnn.data import Partial
 from jaxnn.optim import Transformation
 from jaxnn.optim.spec import build, parted
-from jaxnn.train.batches import Batch, Plan, plan
+from jaxnn.train.batches import Batch, plan
 from jaxnn.train.keys import step_keys
 from jaxnn.train.memo import memoized
 from jaxnn.train.meshes import (
@@ -192,7 +192,8 @@ def scan_piece(
     step = step_of(epoch, opt)
     order_key, step_key = jax.random.split(key)
     todo = plan(x, y, order_key, epoch.batch_size, epoch.partial)
-    _require_full(ts, x, todo, epoch.batch_size)
+    if todo.weighted:
+        require_full("make_epoch", ts, jax.tree.leaves(x)[0].shape[0], epoch.batch_size)
     numbers, rows = jnp.arange(todo.steps), todo.rows
     if steps is not None:
         if steps > todo.steps:
@@ -220,12 +221,11 @@ def step_of(epoch: Epoch, opt: Transformation) -> Callable[..., tuple[TrainState
     return placed
 
 
-def _require_full(ts: TrainState, x: PyTree, todo: Plan, batch_size: int) -> None:
-    """Raise ValueError if running statistics would include the padding of a last batch."""
-    n = jax.tree.leaves(x)[0].shape[0] if todo.weighted else 0
+def require_full(where: str, ts: TrainState, n: int, batch_size: int) -> None:
+    """Raise ValueError if running statistics would include the padding of the last of n examples' batches."""
     if n % batch_size and jax.tree.leaves(ts.state):
         raise ValueError(
-            f"make_epoch: the network has running statistics (batch normalization), which would include the "
+            f"{where}: the network has running statistics (batch normalization), which would include the "
             f"padding of the last batch: {n} examples in batches of {batch_size}. Use partial=Partial.DROP."
         )
 

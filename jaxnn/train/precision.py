@@ -140,6 +140,15 @@ def scaling(vg: Callable[..., Any], found: LossScaleState | None) -> dict[str, A
     return {"loss_scale": found.scale}
 
 
+def checked_losses(report: dict[str, Any]) -> Any:
+    """The losses of steps, NumPy or traced, with 0 for a skipped step whose loss overflowed at a scale above 1."""
+    if "loss_scale" not in report:
+        return report["loss"]
+    xp: Any = np if isinstance(report["loss"], np.ndarray) else jnp
+    excused = (report["skipped_steps"] > 0) & (report["loss_scale"] > 1)
+    return xp.where(excused & ~xp.isfinite(report["loss"]), xp.zeros((), report["loss"].dtype), report["loss"])
+
+
 def without_skipped(report: dict[str, Any]) -> dict[str, Any]:
     """The report of an epoch, NumPy or traced, with the means over the other steps where a skipped one overflowed.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable
@@ -15,6 +16,9 @@ T = TypeVar("T")
 
 PATIENCE = 0.1
 """Seconds after which a thread that waits for space looks whether it is still wanted."""
+
+FAREWELL = 5.0
+"""Seconds that the end waits for a thread which reads or copies; one that reads for longer is left behind."""
 
 
 def prefetch(iterator: Iterable[Any], put: Callable[[Any], T] = jax.device_put, depth: int = 2) -> Generator[T]:
@@ -70,6 +74,13 @@ def _ahead(items: Any, put: Callable[[Any], T], depth: int) -> Generator[T]:
             offer("error", error)
 
     thread = threading.Thread(target=work, daemon=True)
+
+    def end() -> None:
+        unwanted.set()
+        thread.join(FAREWELL)
+
+    # The interpreter ends daemon threads wherever they are; one inside of a copy to a device would abort the process.
+    atexit.register(end)
     thread.start()
     try:
         while True:
@@ -80,4 +91,5 @@ def _ahead(items: Any, put: Callable[[Any], T], depth: int) -> Generator[T]:
                 return
             yield value
     finally:
-        unwanted.set()
+        atexit.unregister(end)
+        end()

@@ -142,6 +142,7 @@ class IterableSource:
         length = len(batches) if isinstance(batches, Sized) else None
         self.steps: int | None = length if steps is None else steps
         self._pass: Iterator[Any] | None = None
+        self._begun = 0  # passes: a loader may count them, or shuffle anew in each
         self._stream: Iterator[Item] | None = None
 
     def first(self) -> tuple[PyTree, PyTree]:
@@ -170,10 +171,13 @@ class IterableSource:
 
     def resume(self, state: Any, epochs: int, step: int) -> None:
         if state is not None:
-            if self._asked is None and not step:
-                return  # the pass of that state has ended, and the next one begins anew
-            self._pass = self._began()
-            self._pass.set_state(_decoded(state))  # type: ignore[attr-defined] # it had get_state when it was saved
+            began = self._began()
+            while self._begun < state["pass"]:
+                began = self._began()
+            ended = self._asked is None and not step  # then the next pass begins anew
+            if not ended or began is self._batches:
+                began.set_state(_decoded(state))  # type: ignore[attr-defined] # it had get_state when it was saved
+            self._pass = None if ended else began
             self._stream = self._passes(may_have_ended=True)
             return
         if self._asked is None:
@@ -188,12 +192,20 @@ class IterableSource:
     def _began(self) -> Iterator[Any]:
         """The pass that was begun, or a new one."""
         began, self._pass = self._pass, None
-        return iter(self._batches) if began is None else began
+        if began is not None:
+            return began
+        self._begun += 1
+        return iter(self._batches)
 
     def _one_pass(self) -> Iterator[Item]:
         began = self._began()
-        for batch in began:
-            yield Item(*pair_of(batch), None, _encoded(_state_of(began)))
+        while True:
+            try:
+                batch = next(began)  # no `for`, by which an iterable that is its own iterator would begin anew
+            except StopIteration:
+                return
+            state = _state_of(began)
+            yield Item(*pair_of(batch), None, None if state is None else {"pass": self._begun, **_encoded(state)})
 
     def _passes(self, *, may_have_ended: bool = False) -> Iterator[Item]:
         while True:
@@ -244,10 +256,8 @@ def _state_of(iterator: Any) -> Any:
     return iterator.get_state() if hasattr(iterator, "get_state") and hasattr(iterator, "set_state") else None
 
 
-def _encoded(state: Any) -> Any:
+def _encoded(state: Any) -> dict[str, Any]:
     """A state as JSON."""
-    if state is None:
-        return None
     if isinstance(state, bytes):
         return {"base64": base64.b64encode(state).decode()}
     try:

@@ -58,6 +58,9 @@ class OrbaxCheckpoints:
         # orbax deletes the oldest before the newest has its digest: with one, a kill in between would leave none.
         options = ocp.CheckpointManagerOptions(max_to_keep=max(keep, 2), create=True)
         self._manager = ocp.CheckpointManager(self.folder, options=options)
+        # JAX counts the calls in which processes agree on where to stop; orbax would count in them by its own numbers,
+        # and the number that they agree on then never come.
+        self._manager.reached_preemption = lambda step: False
         self._summing = Background()
 
     def __enter__(self) -> Self:

@@ -26,6 +26,9 @@ SLOW_STEP = 0.02
 class Pace:
     """Pieces of work that end where a save is due, or take about a second.
 
+    Each length of a piece is a program of its own. A number of steps therefore makes equal pieces of an epoch, none
+    longer than that, and a save is due before the piece with which there would be more steps than that since the last.
+
     Args:
         where: whose argument it is, for messages.
         every: when to save.
@@ -37,6 +40,7 @@ class Pace:
         self._agree = agree
         self._saved_at = time.monotonic()
         self._piece, self._timed = 1, False
+        self._saved_after: int | None = None  # steps in all, at the last save that was due
 
     def length(self, done: int, left: int, total: int | None) -> int:
         """How many steps to do until the next look.
@@ -47,7 +51,11 @@ class Pace:
             total: steps of an epoch; None if that is not known.
         """
         if self._steps:
-            return min(self._steps - done % self._steps, left)
+            if self._saved_after is None:
+                self._saved_after = done
+            self._piece = self._steps if total is None else -(-total // -(-total // self._steps))
+            before = done if total is None else total - left
+            return min(self._piece - before % self._piece, left)
         piece = self._agree(self._piece)
         if total is not None and total <= 2 * piece:
             piece = total
@@ -65,7 +73,9 @@ class Pace:
     def due(self, done: int) -> bool:
         """Whether it is time for a save, after `done` steps in all."""
         if self._steps:
-            return done % self._steps == 0
+            due = done - (self._saved_after or 0) + self._piece > self._steps
+            self._saved_after = done if due else self._saved_after
+            return due
         return bool(self._agree(time.monotonic() - self._saved_at >= self._seconds))
 
     def saved(self) -> None:

@@ -50,7 +50,7 @@ class Saver:
         if not isinstance(folder, CheckpointStore) and not str(folder).strip():
             raise ValueError("fit: folder must name a folder, got an empty string. Pass None to save nothing.")
         self.pace = Pace("fit", every, agreed)
-        self.identity, self._say = dict(identity), say if is_first() else silent
+        self.identity, self.say = dict(identity), say if is_first() else silent
         self.checkpoints: CheckpointStore = (
             folder if isinstance(folder, CheckpointStore) else Checkpoints(folder, keep=keep)
         )
@@ -65,6 +65,7 @@ class Saver:
         """
         step = agreed(max(self.checkpoints.steps(), default=-1))
         if step < 0:
+            self._require_no_other_kind()
             return None
         if step not in self.checkpoints.steps():
             raise ValueError(
@@ -89,6 +90,17 @@ class Saver:
         if whole is not None:
             self._tell_versions(whole, about)
         return Saved(TrainState(*tree["ts"]), jax.tree.map(np.asarray, tree["report"]), tree["best"], about)
+
+    def _require_no_other_kind(self) -> None:
+        """Raise ValueError if the folder has checkpoints that this kind does not see: a run would begin anew."""
+        folder = self.checkpoints.folder
+        if isinstance(self.checkpoints, Checkpoints):
+            found = [path for path in folder.iterdir() if path.is_dir() and path.name.isdigit()]
+            of, remedy = "orbax", "train.OrbaxCheckpoints(folder)"
+        else:
+            found, of, remedy = list(folder.glob("step-*.npz")), "the default kind", "the folder itself"
+        if found:
+            raise ValueError(f"fit: {min(found)} is a checkpoint of {of}: pass {remedy}, or use another folder.")
 
     def save(self, saved: Saved) -> None:
         """Write a checkpoint in the background."""
@@ -116,7 +128,7 @@ class Saver:
         told = ", ".join(f"{name} {then[name]} then, {now[name]} now" for name in now if now[name] != then[name])
         where = f"after {count_of(about['epochs'], 'epoch')}"
         where += f" and {count_of(about['step'], 'step')}" if about["step"] else ""
-        self._say(f"{self.checkpoints.folder}: goes on {where}{f' ({told})' if told else ''}")
+        self.say(f"{self.checkpoints.folder}: goes on {where}{f' ({told})' if told else ''}")
 
     def _opened(self) -> None:
         """Lock the folder, and remove what a process that was killed while writing left."""

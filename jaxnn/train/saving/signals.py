@@ -29,8 +29,10 @@ class Stopped(KeyboardInterrupt):
 class StopSignals:
     """A context in which, once armed, the first SIGTERM or SIGINT is noted, and a second SIGINT interrupts at once.
 
+    Contexts may overlap in any order, as those of two runs side by side: a signal is noted by all of them.
+
     Python runs handlers in the main thread only: entered in another one, it notes nothing. A signal that the process
-    ignores stays ignored, and the handlers of before are back at the end.
+    ignores stays ignored, and the handlers of before are back when the last context has ended.
 
     Of several processes, whichever gets the signal first, all stop at the same step: JAX's own handler, which
     `jax.distributed.initialize` installed, tells them.
@@ -44,12 +46,11 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.name = ""
-        self._before: dict[int, Any] = {}
-        self._armed, self._looks = False, 0
+        self.armed, self._looks = False, 0
 
     def arm(self) -> None:
         """From here on signals are noted; before, as while a program is compiled, they do what they did outside."""
-        self._armed = True
+        self.armed = True
 
     def look(self) -> str:
         """The name, after every piece of work, by every process."""
@@ -63,32 +64,50 @@ class StopSignals:
     def __enter__(self) -> Self:
         if jax.process_count() > 1:
             require_no_handler()
-            return self
-        if threading.current_thread() is threading.main_thread():
+        elif _in_main_thread():
+            _entered.append(self)
             for number in SIGNALS:
-                if (handler := signal.getsignal(number)) is not signal.SIG_IGN:
-                    self._before[number] = handler
-                    signal.signal(number, self._note)
+                if (handler := signal.getsignal(number)) not in (signal.SIG_IGN, _note):
+                    _outside[number] = handler
+                    signal.signal(number, _note)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A generator may be closed by another thread than the one that began it.
-        if threading.current_thread() is threading.main_thread():
-            self._restore()
+        if self in _entered:
+            _entered.remove(self)
+        # A run may be closed by another thread than the one that began it: the next signal then finds no context.
+        if not _entered and _in_main_thread():
+            _restore()
 
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
+
+_entered: list[StopSignals] = []
+_outside: dict[int, Any] = {}
+"""The contexts that note signals, of which a process has one set of handlers; and the handlers of before."""
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _restore() -> None:
+    for number, handler in _outside.items():
+        if signal.getsignal(number) is _note:  # else another has been installed meanwhile
             # None: a handler that was not installed from Python, and cannot be from there.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._before = {}
+    _outside.clear()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if not self._armed:
-            self._restore()
-            signal.raise_signal(number)
-            return
-        if self.name and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.name = self.name or signal.Signals(number).name
+
+def _note(number: int, frame: FrameType | None) -> None:
+    if not any(context.armed for context in _entered):
+        _restore()
+        if signal.getsignal(number) is _note:  # put back by somebody who had replaced it for a while
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.raise_signal(number)
+        return
+    again = number == signal.SIGINT and any(context.name for context in _entered)
+    for context in _entered:
+        context.name = context.name or signal.Signals(number).name
+    if again:
+        raise KeyboardInterrupt

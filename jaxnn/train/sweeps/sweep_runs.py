@@ -19,7 +19,7 @@ from jaxnn.train.evaluate import make_evaluate
 from jaxnn.train.keys import run_keys
 from jaxnn.train.memo import memoized
 from jaxnn.train.pieces import scan_epoch
-from jaxnn.train.precision import without_skipped
+from jaxnn.train.precision import checked_losses, without_skipped
 from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad, init
 from jaxnn.train.sweeps.staged import Staged
 from jaxnn.types import Array, Key, Loss, PyTree
@@ -64,9 +64,10 @@ def run_of(
         how: dict[str, Any] = {"batch_size": batch_size, "partial": partial, "augment": augment, "measure": measure}
         epoch = scan_epoch(vg, optimizer(setting), **how)
         new, report = epoch(ts, x, y, jax.random.fold_in(run_keys(order)[1], e))
+        lost = ~jnp.isfinite(checked_losses(report)).all()
         report = without_skipped(report)
         values = {} if held_out is None else evaluate(new.params, new.state, *held_out)
-        fine = jnp.isfinite(report["loss"]).all() & tree.all_finite(jax.tree.leaves((new.params, new.state)))
+        fine = ~lost & tree.all_finite(jax.tree.leaves((new.params, new.state)))
         for value in values.values():
             fine &= ~jnp.isnan(value)
         diverged = jnp.where((diverged == 0) & ~fine, e, diverged)
