@@ -318,3 +318,14 @@ def test_checkpoints_of_the_other_kind_are_named(tmp_path: Path) -> None:
     fitted(folder=other, epochs=1)
     with pytest.raises(ValueError, match=r"step-0000000005.npz is a checkpoint of the default kind: pass the folder"):
         fitted(folder=train.OrbaxCheckpoints(other), epochs=1)
+
+
+def test_orbax_takes_no_part_in_where_processes_agree_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("orbax.checkpoint", reason="orbax is not installed")
+    import orbax.checkpoint.checkpoint_manager as manager
+
+    monkeypatch.setattr(manager.utils, "reached_preemption", None)  # asks JAX, by numbers of its own
+    with train.OrbaxCheckpoints(tmp_path) as checkpoints:
+        checkpoints.save(7, {"w": jnp.ones(3)})
+        checkpoints.wait()
+        assert checkpoints.steps() == [7]

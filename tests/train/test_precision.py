@@ -6,6 +6,7 @@ import functools
 import itertools
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import chex
@@ -294,6 +295,22 @@ def test_the_history_of_a_fit_has_the_skipped_steps() -> None:
     assert swept.diverged.tolist() == [0]
     for name in ("loss", "skipped_steps", "loss_scale"):
         np.testing.assert_allclose(swept.curves[name][0], [record[name] for record in result.history], rtol=1e-4)
+
+
+def test_pieces_whose_steps_are_all_skipped_are_no_divergence(tmp_path: Path) -> None:
+    x, y = classification()
+    x[5] = 1e6  # in float16 infinite: the step of its batch is skipped in each epoch
+    vg = train.precision(jax.value_and_grad(train.mean_loss(NET, LOSS), has_aux=True), jnp.float16)
+    how: dict[str, Any] = {"key": KEY, "epochs": 2, "batch_size": 10, "value_and_grad": vg, "progress": False}
+    whole = train.fit(NET, LOSS, optim.dynamic_loss_scale(optim.sgd(0.1)), (x, y), **how)
+    assert whole.history[0]["skipped_steps"] > 0
+    by_steps = train.fit(
+        NET, LOSS, optim.dynamic_loss_scale(optim.sgd(0.1)), (x, y), **how, folder=tmp_path, save_every=1
+    )
+    chex.assert_trees_all_equal(by_steps[:3], whole[:3])
+    every = train.fit(NET, LOSS, optim.dynamic_loss_scale(optim.sgd(0.1)), (x, y), **how | {"batch_size": 50})
+    assert [record["skipped_steps"] for record in every.history] == [1, 1]
+    assert not np.isfinite(every.history[0]["loss"])
 
 
 def test_a_skipped_loss_does_not_count_unless_the_scale_is_one() -> None:

@@ -232,6 +232,22 @@ def test_a_run_goes_on_with_another_number_of_devices(kind: str, tmp_path: Path)
             assert np.asarray(x).tobytes() == np.asarray(y).tobytes() == np.asarray(z).tobytes()
 
 
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_parameters_that_lie_along_another_axis_stay_there(kind: str) -> None:
+    mesh = mesh_of(kind, (2, 4), ("data", "model"))
+    columns = {"w": P(None, "model"), "v": P("model"), "b": P("model")}
+    placed = {
+        name: jax.device_put(np.ones((16,) if name == "b" else (16, 8), np.float32), NamedSharding(mesh, spec))
+        for name, spec in columns.items()
+    }
+    found = train.shard_params(placed, mesh, "data", smallest=32)
+    assert {name: leaf.sharding.spec for name, leaf in found.items()} == {
+        "w": P("data", "model"), "v": P("model", "data"), "b": P("model"),
+    }  # fmt: skip
+    again = train.shard_params(found, mesh, "data", smallest=32)
+    assert all(again[name].sharding == leaf.sharding for name, leaf in found.items())
+
+
 def test_the_batches_of_a_function_are_its_own() -> None:
     """`batch_size`, here of no use, need not be a multiple of the devices."""
     with float64():

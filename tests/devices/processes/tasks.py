@@ -146,14 +146,14 @@ def about_of(path: Path) -> int:
 
 
 def stopping(folder: Path) -> None:
-    """SIGTERM of one process stops all at one step."""
+    """SIGTERM of one process stops all at one step, though orbax, too, may ask JAX whether that has come."""
 
     def send(record: Any, ts: Any) -> None:
         if record["epoch"] == 2 and jax.process_index() == jax.process_count() - 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    how: dict[str, Any] = {"epochs": 400, "folder": folder / "stop", "save_every": 1}
-    found = fitted(MLP, problem(16), on_epoch=send, **how)
+    how: dict[str, Any] = {"epochs": 400, "folder": train.OrbaxCheckpoints(folder / "stop"), "save_every": 1}
+    found = fitted(MLP, problem(16), on_epoch=send, start=split_start(), **how)
     assert found.stopped == "SIGTERM", found.stopped
     assert 2 <= len(found.history) < 400
     write(folder, "stopped", [np.asarray(len(found.history))])
