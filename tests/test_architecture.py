@@ -52,6 +52,9 @@ FOLDERS = {
         "streaming": ("", "recording"),
         "privacy": ("", "recording", "streaming"),
     },
+    "train": {
+        "": ("feeds", "saving"), "feeds": ("",), "saving": ("",), "sweeps": ("", "saving"), "foreign": (),
+    },
 }  # fmt: skip
 """Of rooms with folders, which folder leans on which others; "" is the room's own top, without its `__init__`."""
 

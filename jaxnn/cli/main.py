@@ -295,6 +295,7 @@ def _one_line(text: str, command: str) -> str:
     lines = [line.strip(" │╭╮╰╯─┆┌┐└┘|+") for line in text.splitlines()]
     # The first line is the box's title; the last ones point to the help, which the line below does itself.
     told = " ".join(line for line in lines[1:] if line.strip("─-"))
+    told = re.sub(r"^Error parsing \w*Config: ", "", told)  # the name of a class says nothing to who types words
     told = re.split(r" *(?:Argument helptext:|For full helptext)", told)[0]
     return f"{told} (jaxnn {command} --help lists the options)"
 

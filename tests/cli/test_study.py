@@ -91,6 +91,7 @@ def test_settings_reach_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not list((tmp_path / "runs").iterdir()), "a study that fails leaves no folder"
     monkeypatch.setattr("jaxnn.studies.vanishing.run", lambda **settings: run(data.Splits([], [], []), **settings))
     assert main(["study", "vanishing", "--length", "7", "--steps", "3"]) == 2
+    assert seen[1][1].pop("folder").name == "checkpoints"
     assert seen[1] == (0, VanishingConfig(length=7, steps=3).settings())
 
 
