@@ -15,7 +15,7 @@ from jaxnn import backprop, losses, metrics, optim, train
 from jaxnn.data import Draws
 from jaxnn.data.tasks import NONE
 from jaxnn.layers import Layer
-from jaxnn.train.epochs import Epochs
+from jaxnn.train.loop import Epochs
 from jaxnn.types import Loss
 
 NEXT_TOKEN: Loss = functools.partial(losses.softmax_cross_entropy, ignore_index=NONE)

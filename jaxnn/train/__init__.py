@@ -37,7 +37,7 @@ from jaxnn.train import checkpoints, logging, minmax
 from jaxnn.train.descent import Iterate, Trajectory, maximize, minimize, nearest, trajectory
 from jaxnn.train.diagnose import Diagnosis, Verdict, diagnose
 from jaxnn.train.ensemble import ensemble
-from jaxnn.train.epochs import Event, epochs
+from jaxnn.train.epochs import epochs
 from jaxnn.train.evaluate import evaluate, make_evaluate, make_outputs
 from jaxnn.train.feeds.prefetch import prefetch
 from jaxnn.train.feeds.sources import Position
@@ -45,6 +45,7 @@ from jaxnn.train.fit import FitResult, fit
 from jaxnn.train.foreign.equinox import from_equinox
 from jaxnn.train.foreign.linen import from_flax
 from jaxnn.train.kinds import PointKind, kind_of_point
+from jaxnn.train.loop import Event
 from jaxnn.train.loss import mean_loss
 from jaxnn.train.meshes import shard_params
 from jaxnn.train.pieces import make_epoch, make_piece

@@ -14,8 +14,8 @@ from jaxnn.layers import Layer
 from jaxnn.optim import Transformation
 from jaxnn.train.arguments import require_rules
 from jaxnn.train.divergence import require_no_nan
-from jaxnn.train.epochs import Epochs
 from jaxnn.train.epochs import epochs as train_epochs
+from jaxnn.train.loop import Epochs
 from jaxnn.train.progress import Progress, silent
 from jaxnn.train.saving.pace import SAVE_EVERY, SaveEvery
 from jaxnn.train.saving.saver import Folder

@@ -22,7 +22,7 @@ import pytest
 
 from jaxnn import data, layers, models, optim, train
 from jaxnn.data import Partial
-from jaxnn.train.epochs import Epochs
+from jaxnn.train.loop import Epochs
 from jaxnn.train.saving.pace import Pace
 from tests.train.problems import KEY, LOSS, NET, OPT, K, classification
 
