@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from types import MappingProxyType
 from typing import Any
 
@@ -90,7 +91,7 @@ def _require_leaf(name: str, leaf: Any) -> None:
     if isinstance(leaf, bool | int | float | complex) and not isinstance(leaf, np.generic):
         if np.asarray(leaf).dtype.kind == "O":
             raise TypeError(
-                f"checkpoint: {name} must have at most 64 bits, got an integer of {leaf.bit_length()}. Keep it in "
+                f"checkpoint: {name} must have at most 64 bits, got the integer {reprlib.repr(leaf)}. Keep it in "
                 "about=, which is JSON."
             )
         return
