@@ -52,7 +52,7 @@ def from_equinox(model: Any, state: Any = None, *, call: Call | None = None, axi
 
     Raises:
         ImportError: equinox is not installed.
-        TypeError: not a module, or a `__call__` with other required arguments and no `call`.
+        TypeError: not a module; a class or function that needs other arguments; a `__call__` that does, and no `call`.
         ValueError: a stateful module without its state; in training, a random module without a key.
 
     Example:

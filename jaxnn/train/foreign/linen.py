@@ -51,7 +51,7 @@ def from_flax(module: Any, *, call: Call | None = None, rngs: Sequence[str] = ("
 
     Raises:
         ImportError: flax is not installed.
-        TypeError: not a module, or a `__call__` with other required arguments and no `call`.
+        TypeError: not a module; a class or function that needs other arguments; a `__call__` that does, and no `call`.
         ValueError: in training, a random module without a key; a random stream that is not in `rngs`; a collection that
             grows, such as sown values.
 
