@@ -25,6 +25,9 @@ MAX_HEADER = 10_000
 MAX_ARRAYS = 100_000
 """Largest number of arrays in one archive."""
 
+MAX_AXES = 32
+"""Largest number of axes of an array."""
+
 _MAGIC = b"\x93NUMPY"
 _CHUNK = 1 << 20
 _ITEM = r"""['"](descr|fortran_order|shape)['"]\s*:\s*(?:['"]([^'"]*)['"]|(True|False)|\(([\d\s,]*)\))"""
@@ -96,6 +99,11 @@ def read_npy(
             check(header)
         with _one_line(where, "an .npy file"):
             return _values(file, header)
+
+
+def is_possible(shape: Sequence[int]) -> bool:
+    """Whether an array of that shape is read: of at most `MAX_AXES` axes, and fewer than 2**48 entries."""
+    return len(shape) <= MAX_AXES and math.prod(max(n, 1) for n in shape) < 1 << 48
 
 
 class _Told(ValueError):
@@ -181,7 +189,7 @@ def _header(stream: IO[bytes], which: str = "") -> ArrayHeader:
     if descr is None or order is None or axes is None:
         raise _Told(f"{which}the header {_shortened(text.decode('latin-1'))!r} lacks dtype, order or shape")
     shape = tuple(int(word) for word in axes.split(",") if word.strip())
-    if len(shape) > 32 or math.prod(max(n, 1) for n in shape) >= 1 << 48:
+    if not is_possible(shape):
         raise _Told(f"{which}impossible shape {_shortened(str(shape))}")
     return ArrayHeader(shape, _dtype(descr, which), order == "True", 8 + width + length)
 

@@ -149,7 +149,7 @@ def kept(folder: Path) -> str:
         return f"{folder} keeps {count_of(len(names), 'file')}"
     if not names:
         return "nothing was kept"
-    lines = (folder / METRICS).read_text().count("\n") if METRICS in names else 0
+    lines = (folder / METRICS).read_bytes().count(b"\n") if METRICS in names else 0
     told = (f"{name} ({count_of(lines, 'line')})" if name == METRICS else name for name in names)
     return f"{folder} keeps {', '.join(told)}"
 

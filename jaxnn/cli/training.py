@@ -40,6 +40,9 @@ CHECKPOINTS, RESULT = "checkpoints", "result.json"
 FREE = ("devices", "save_every", "log", "folder", "text")
 """Options that a resumed run may change: none of them changes its results but by rounding."""
 
+SHOWN = ("epoch", "examples_per_second")
+"""What every record has, and a progress bar shows."""
+
 Ended = TypeVar("Ended")
 
 Record: TypeAlias = dict[str, float]
@@ -162,16 +165,30 @@ def ended(folder: Path, seeds: Sequence[int], outcome: Callable[..., Ended]) -> 
 def read_metrics(folder: Path) -> dict[int, list[Record]]:
     """The records in metrics.jsonl by seed; a last line that is not whole is left out."""
     path = folder / METRICS
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     found: dict[int, list[Record]] = {}
-    for line in lines:
-        if line.endswith("\n"):
+    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else []:
+        if line.endswith(b"\n"):
             try:
-                record = json.loads(line)
-                found.setdefault(record.pop("seed"), []).append(record)
+                seed, record = _record(line)
             except (ValueError, TypeError, KeyError, AttributeError):
-                raise ValueError(f"{path} has a line that is no record: {line[:80].strip()}") from None
+                told = line[:80].decode(errors="replace").strip()
+                raise ValueError(
+                    f"{path} has a line that is no record: {told}. Expected an object of numbers with seed, "
+                    f"{' and '.join(SHOWN)}; delete the line."
+                ) from None
+            found.setdefault(seed, []).append(record)
     return found
+
+
+def _record(line: bytes) -> tuple[int, Record]:
+    """The seed and the record of a line; raises if it is none."""
+    record = json.loads(line.decode())
+    seed = record.pop("seed")
+    if type(seed) is not int or not all(type(value) in (int, float) for value in record.values()):
+        raise ValueError
+    if lacking := [name for name in SHOWN if name not in record]:
+        raise KeyError(*lacking)
+    return seed, record
 
 
 def write_metrics(folder: Path, histories: Mapping[int, Sequence[Record]]) -> None:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn.checks import require_floating
 from jaxnn.interchange.host import host_array
 from jaxnn.interchange.layout import Orders, arranged
 from jaxnn.interchange.matching import Library, Names, Unit, matched
@@ -63,12 +64,26 @@ def read(
     for site in sites(net, *shapes):
         unit, form = units[site.path], library.form(where, site, units[site.path])
         theirs = {name: found[library.full(unit, name)] for name in library.shapes(where, site, unit)}
+        _require_floating(where, library, site, unit, theirs)
         ours = site._replace(arrays=form.read(site.layer, theirs))
         made[site.path] = arranged(ours, orders.get(site.path, Orders()), inverse=True)
     params, state = rebuilt(net, *shapes, made)
     # jnp.array copies: jnp.asarray may share memory with a tensor that PyTorch goes on training.
     wide = jax.tree.map(lambda x: jnp.array(x.astype(accumulation_dtype(x.dtype))), state)
     return jax.tree.map(jnp.array, params), wide
+
+
+def _require_floating(where: str, library: Library, site: Site, unit: Unit, theirs: Arrays) -> None:
+    """Raise TypeError for integers where the arrays of a layer are floating, such as quantized weights."""
+    if not all(jnp.issubdtype(x.dtype, jnp.floating) for x in site.arrays.values()):
+        return
+    for name, x in theirs.items():
+        require_floating(
+            where,
+            f"{library.full(unit, name)!r} of layer {site}",
+            x.dtype,
+            "Convert it to float32, quantized weights with their scales.",
+        )
 
 
 def require_shapes(where: str, trees: tuple[Params, State], shapes: tuple[Params, State]) -> None:

@@ -17,7 +17,7 @@ def host_array(where: str, name: str, value: Any) -> np.ndarray[Any, Any]:
         value: an array of JAX or NumPy, a NumPy scalar, or a tensor of PyTorch, on any device.
 
     Raises:
-        TypeError: not an array, or typed random keys.
+        TypeError: not an array, typed random keys, or a tensor without plain values: sparse, quantized, on "meta".
         ValueError: of several processes, this one has only a part of the array.
 
     Example:
@@ -25,7 +25,7 @@ def host_array(where: str, name: str, value: Any) -> np.ndarray[Any, Any]:
         dtype(bfloat16)
     """
     if hasattr(value, "detach"):
-        return _of_tensor(value.detach().cpu())
+        return _of_tensor(where, name, value)
     if not hasattr(value, "dtype") or not hasattr(value, "shape"):
         raise TypeError(
             f"{where}: {name!r} must be an array, got {type(value).__name__}. Convert numbers and lists: "
@@ -41,9 +41,33 @@ def host_array(where: str, name: str, value: Any) -> np.ndarray[Any, Any]:
     return np.asarray(value)
 
 
-def _of_tensor(tensor: Any) -> np.ndarray[Any, Any]:
-    """A tensor on the host; NumPy itself has no bfloat16 and 8-bit floats."""
+def _of_tensor(where: str, name: str, tensor: Any) -> np.ndarray[Any, Any]:
+    """A tensor on the host."""
+    if getattr(tensor, "is_meta", False):
+        raise TypeError(
+            f"{where}: {name!r} must have values, got a tensor on the device meta. Materialize it: "
+            'module.to_empty(device="cpu"), then load its weights.'
+        )
+    if getattr(tensor, "is_quantized", False):
+        raise TypeError(f"{where}: {name!r} must be plain, got {tensor.dtype}. Pass tensor.dequantize().")
+    if getattr(tensor, "is_nested", False):
+        raise TypeError(f"{where}: {name!r} must be one array, got a nested tensor. Pass its parts, tensor.unbind().")
+    if (layout := str(getattr(tensor, "layout", "torch.strided"))) != "torch.strided":
+        raise TypeError(f"{where}: {name!r} must be dense, got the layout {layout}. Pass tensor.to_dense().")
     try:
-        return tensor.numpy()
+        return _values(tensor)
+    except Exception as error:  # torch and JAX raise all kinds: a lazy parameter, a dtype that JAX has not
+        told = " ".join(str(error).split())
+        raise TypeError(
+            f"{where}: {name!r} must be a plain tensor, got {type(tensor).__name__} of {tensor.dtype} ({told:.100}). "
+            "Initialize it, or convert it to a dtype of NumPy."
+        ) from error
+
+
+def _values(tensor: Any) -> np.ndarray[Any, Any]:
+    """The values of a dense tensor; NumPy itself has no bfloat16 and 8-bit floats."""
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg()  # views that have yet to be conjugated or negated
+    try:
+        return plain.numpy()
     except TypeError:
-        return np.asarray(jnp.from_dlpack(tensor.contiguous()))
+        return np.asarray(jnp.from_dlpack(plain.contiguous()))

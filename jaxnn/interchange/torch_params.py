@@ -47,7 +47,7 @@ def from_torch(
         unless jax_enable_x64 is set; running statistics are float32 at least).
 
     Raises:
-        TypeError: an entry is not an array.
+        TypeError: an entry is not an array; a sparse, quantized, nested or meta tensor; integers as a parameter.
         ValueError: a layer or a module that is left over, a missing entry, a wrong shape, a layer that PyTorch has not,
             modules of one shape whose order is not known (names sorted as in files tell it by numbers alone).
 

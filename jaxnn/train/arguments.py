@@ -15,6 +15,7 @@ from jaxnn.checks import as_array, as_arrays, require_floating, require_function
 from jaxnn.data import Draws
 from jaxnn.layers import Layer
 from jaxnn.layers.base import require_net
+from jaxnn.layers.sequences import require_array
 from jaxnn.placement import addressable_rows, compiler_sharded
 from jaxnn.types import Loss, Params, PyTree, State
 
@@ -177,6 +178,12 @@ def require_targets(
     first = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), x)
     with taking(where, f"{name} x", x):
         one = jax.eval_shape(functools.partial(compiler_sharded, net.predict, None), params, state, first)
+    if not isinstance(one, jax.ShapeDtypeStruct):
+        require_array(where, one)
+        raise TypeError(
+            f"{where}: the network must return one array (N, ...), got {type(one).__name__} for {name} x. Return one: "
+            "of a model of flax by from_flax(..., call=lambda module, x, train: module(x)[0]), of equinox alike."
+        )
     chunk = max(CHUNK_ENTRIES // max(math.prod(one.shape), 1), 1)
     n = require_leading_axis(where, f"{name} y", y)
     for start in range(0, n, chunk):

@@ -10,12 +10,16 @@ renamed: a process that is killed leaves the file before it.
 | numbers and bools that NumPy has | themselves |
 | bfloat16, float8, int4, ... | unsigned integers of the same bytes, and the dtype's name |
 | typed keys | `jax.random.key_data`, and the dtype's name, such as `key<fry>` |
+
+Other leaves, such as texts and masked arrays, are refused. A Python number, a NumPy scalar, a NumPy array and a JAX
+array come back as such.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import reprlib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,22 +30,19 @@ import jax
 import numpy as np
 
 import jaxnn
-from jaxnn import files, npz, tree
+from jaxnn import files, npz
 from jaxnn.checks import count_of, require_positive_int
 from jaxnn.train.saving.background import Background
+from jaxnn.train.saving.leaves import ABOUT, IMPLEMENTATIONS, is_key, named, require_storable
 from jaxnn.types import PyTree
 
 FORMAT = 1
 """Version of the files; a reader refuses newer ones."""
 
-ABOUT = "__about__"
 NAME = re.compile(r"step-(\d{10,})\.npz")
 SHOWN_FAULTS = 5
 BLOCK = 1 << 20
 """Bytes of a write: they stay in the processor's cache between their checksum and their copy to the file."""
-
-IMPLEMENTATIONS = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsafe_rbg"}
-"""The names by which `jax.random.wrap_key_data` knows the implementations of typed keys."""
 
 
 def write(path: str | Path, values: PyTree, about: Mapping[str, Any] | None = None) -> Path:
@@ -54,7 +55,8 @@ def write(path: str | Path, values: PyTree, about: Mapping[str, Any] | None = No
 
     Raises:
         UnwrittenError: no space, no permission ...
-        ValueError: an array whose parts lie on the devices of several processes.
+        TypeError: a leaf that is something else, such as a function, a text or a masked array.
+        ValueError: an array whose parts lie on the devices of several processes; too long a name.
 
     Example:
         >>> import tempfile, jax.numpy as jnp
@@ -64,12 +66,13 @@ def write(path: str | Path, values: PyTree, about: Mapping[str, Any] | None = No
         >>> found["w"].dtype, about["epoch"]
         (dtype(bfloat16), 3)
     """
-    kept = on_host(values)
-    return _write(path, kept, json.dumps(header(values, about)))
+    text = json.dumps(header(values, about))
+    return _write(path, on_host(values), text)
 
 
 def header(values: PyTree, about: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The JSON of a checkpoint: what `read_about` returns."""
+    """The JSON of a checkpoint: what `read_about` returns; raises unless a checkpoint can hold the values."""
+    require_storable(values)
     versions = {"jaxnn": jaxnn.__version__, "jax": jax.__version__, "numpy": np.__version__}
     return {"format": FORMAT, "versions": versions, "dtypes": dtypes_of(values), "about": dict(about or {})}
 
@@ -79,7 +82,7 @@ def on_host(values: PyTree, over: Mapping[str, np.ndarray[Any, Any]] | None = No
 
     Where a leaf has the size of that in `over`, it takes its memory: fresh memory takes longer than the copy.
     """
-    return {name: _kept(name, leaf, (over or {}).get(name)) for name, leaf in _named(values).items()}
+    return {name: _kept(name, leaf, (over or {}).get(name)) for name, leaf in named(values).items()}
 
 
 def _write(path: str | Path, kept: Mapping[str, np.ndarray[Any, Any]], text: str) -> Path:
@@ -121,7 +124,7 @@ def read(path: str | Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
             or its leaves are not those of `like`.
     """
     about = read_about(path)
-    wanted = _named(like)
+    wanted = named(like)
     require_alike(path, dtypes_of(like), about["dtypes"])
 
     def check(headers: Mapping[str, npz.ArrayHeader]) -> None:
@@ -142,13 +145,18 @@ def read_about(path: str | Path) -> dict[str, Any]:
     try:
         text = npz.read_npz(path, names=[ABOUT])[ABOUT].tobytes().decode()
         about: dict[str, Any] = json.loads(text)
-        version, _ = about["format"], about["dtypes"]
+        version = about["format"]
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError):
         raise ValueError(f"{path} is not a checkpoint: its {ABOUT} is not the JSON that a checkpoint has.") from None
     if version != FORMAT:
         raise ValueError(
             f"{path} is a checkpoint of format {version}, this version of jaxnn ({jaxnn.__version__}) reads format "
             f"{FORMAT}. Read it with the version that wrote it, {about.get('versions')}, or a newer one."
+        )
+    if lacking := [name for name in ("versions", "dtypes", "about") if not isinstance(about.get(name), dict)]:
+        raise ValueError(
+            f"{path} is not a checkpoint: its {ABOUT} must have {', '.join(lacking)} as objects of JSON, got "
+            f"{reprlib.repr({name: about.get(name) for name in lacking})}. Write it by checkpoints.write."
         )
     return about
 
@@ -234,10 +242,10 @@ class Checkpoints:
         Of several processes, all call it, and the first writes.
         """
         self.wait()
+        text = json.dumps(header(values, about))  # now, as the caller goes on to change the history in it
         self._kept = kept = on_host(values, over=self._kept)
         if jax.process_index() != 0:
             return
-        text = json.dumps(header(values, about))  # now, as the caller goes on to change the history in it
 
         def work() -> None:
             _write(self.path(step), kept, text)
@@ -255,7 +263,8 @@ class Checkpoints:
 
         Raises:
             FileNotFoundError: there is none.
-            ValueError: as for `read`; for a damaged newest file it names the one before that is whole.
+            ValueError: as for `read`; for a damaged newest file it names the one before that is whole, or says that
+                none is.
         """
         self.wait()
         steps = self.steps()
@@ -268,34 +277,31 @@ class Checkpoints:
             return read(self.path(newest), like)
         except ValueError as error:
             earlier = (one for one in reversed(steps) if one < newest)
-            if before := next((one for one in earlier if _is_whole(self.path(one))), None):
+            before = next((one for one in earlier if _is_whole(self.path(one))), None)
+            if before is not None:
                 error.add_note(
                     f"{self.path(before)} is whole: to go on from step {before}, delete or rename the other file"
                 )
+            elif _is_damaged(self.path(newest)):
+                older = [self.path(one).name for one in steps if one <= newest]
+                error.add_note(f"no earlier one is whole: to begin anew, delete {', '.join(older)} in {self.folder}")
             raise
 
 
 def _is_whole(path: Path) -> bool:
     try:
         read_about(path)
-        npz.read_npz(path)
+        return not _is_damaged(path)
     except (OSError, ValueError):
         return False
-    return True
 
 
-def _named(values: PyTree) -> dict[str, Any]:
-    """The leaves by path; a bare leaf is called "value"."""
-    named = tree.named_leaves(values)
-    if len(named) < len(jax.tree.leaves(values)):  # {"a/b": x, "a": {"b": y}}
-        paths = jax.tree_util.tree_leaves_with_path(values)
-        named = {jax.tree_util.keystr(path): leaf for path, leaf in paths}
-    return {name or "value": leaf for name, leaf in named.items()}
-
-
-def is_key(leaf: Any) -> bool:
-    """Whether a leaf has typed keys."""
-    return jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
+def _is_damaged(path: Path) -> bool:
+    try:
+        npz.read_npz(path)
+    except ValueError:
+        return True
+    return False
 
 
 def _kept(name: str, leaf: Any, over: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
@@ -319,7 +325,7 @@ def _kept(name: str, leaf: Any, over: np.ndarray[Any, Any] | None) -> np.ndarray
 
 def dtypes_of(values: PyTree) -> dict[str, str]:
     """What the dtypes of the leaves are called in a file, by path."""
-    return {name: _stored(leaf) for name, leaf in _named(values).items()}
+    return {name: _stored(leaf) for name, leaf in named(values).items()}
 
 
 def _stored(leaf: Any) -> str:
@@ -358,7 +364,9 @@ def _restored(values: np.ndarray[Any, Any], leaf: Any) -> Any:
     if not hasattr(leaf, "dtype"):  # a Python number
         return type(leaf)(values.item())
     typed = values if values.dtype == leaf.dtype else values.view(leaf.dtype)
-    if isinstance(leaf, np.ndarray | np.generic):
+    if isinstance(leaf, np.generic):
+        return typed[()]
+    if isinstance(leaf, np.ndarray):
         return typed
     if sharding is None:
         return jax.numpy.asarray(typed)

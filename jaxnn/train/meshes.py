@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -56,16 +56,29 @@ def as_split(where: str, mesh: Any, axis: Any) -> Split | None:
         if name not in mesh.axis_names:
             there = ", ".join(map(repr, mesh.axis_names))
             raise ValueError(f"{where}: axis must be among the mesh's axes, {there}, got {name!r}.")
+    _require_one_type(where, mesh, axes)
     return Split(mesh, axes)
 
 
-def split_of(x: PyTree) -> Split | None:
+def _require_one_type(where: str, mesh: Mesh, axes: Collection[str]) -> None:
+    """Raise ValueError unless the axes are all Auto or all Explicit: constrained the ones, resharded the others."""
+    kinds = [(name, kind) for name, kind in axis_kinds(mesh) if name in axes]
+    if len({kind for _, kind in kinds}) > 1:
+        got = ", ".join(f"{name!r} of type {kind.name}" for name, kind in kinds)
+        raise ValueError(
+            f"{where}: the axes that batches and parameters are split over must be of one type, got {got}. Pass one of "
+            "them as axis=, or make a mesh of one type: jax.make_mesh(..., axis_types=(AxisType.Auto, ...))."
+        )
+
+
+def split_of(where: str, x: PyTree) -> Split | None:
     """The mesh and axes that the examples of concrete arrays are split over; None if they are not."""
     for leaf in jax.tree.leaves(x):
         sharding = getattr(leaf, "sharding", None) if not isinstance(leaf, jax.core.Tracer) else None
         if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh) and sharding.spec:
             axes = axis_names(sharding.spec[0])
             if axes and sharding.mesh.size > 1:
+                _require_one_type(where, sharding.mesh, axes)
                 return Split(sharding.mesh, axes)
     return None
 
@@ -100,13 +113,22 @@ def split_rows(batch: Any, split: Split | None) -> Any:
 
 
 def with_specs(split: Split | None, ts: PyTree) -> Split | None:
-    """The split, with how the leaves of a concrete `TrainState` lie on its mesh."""
+    """The split, with how the leaves of a concrete `TrainState` lie on its mesh.
+
+    Raises:
+        ValueError: they are split over axes of another type than those of the batch.
+    """
 
     def spec(x: Any) -> PartitionSpec:
         sharding = None if isinstance(x, jax.core.Tracer) else getattr(x, "sharding", None)
         return _without(sharding.spec, ()) if isinstance(sharding, NamedSharding) else PartitionSpec()
 
-    return None if split is None else split._replace(specs=tuple(map(spec, jax.tree.leaves(ts))))
+    if split is None:
+        return None
+    specs = tuple(map(spec, jax.tree.leaves(ts)))
+    names = {name for spec in specs for entry in spec for name in axis_names(entry)}
+    _require_one_type("mesh", split.mesh, names.union(split.axes))
+    return split._replace(specs=specs)
 
 
 def gathering(vg: Callable[..., Any], split: Split | None) -> Callable[..., Any]:
@@ -231,7 +253,7 @@ def shard_params(
 
     Raises:
         TypeError: mesh is not a Mesh.
-        ValueError: the mesh has no such axis, or smallest < 1.
+        ValueError: the mesh has no such axis, axes of two types, or smallest < 1.
 
     Example:
         >>> mesh = jax.make_mesh((1,), ("data",))

@@ -147,7 +147,7 @@ def _compiled(
     epoch = Epoch(vg, batch_size, partial, augment, measure)
 
     def program(ts: TrainState, x: PyTree) -> Callable[..., Any]:
-        split = with_specs(asked or split_of(x), ts)
+        split = with_specs(asked or split_of(where, x), ts)
         return with_numbers(where, _program(epoch._replace(split=split), structure, steps), numbers)
 
     def piece(ts: TrainState, x: PyTree, *args: Any) -> Any:

@@ -28,7 +28,9 @@ from jaxnn.varying import sum_like, vary, varying_axes
 
 WHERE = "per_example_vg"
 NORMS = SqNorms()
-RESERVED = ("loss", "examples", "epoch", "seconds", "examples_per_second", "loss_scale", "skipped_steps")
+RESERVED = (
+    "loss", "examples", "epoch", "seconds", "examples_per_second", "learning_rate", "loss_scale", "skipped_steps",
+)  # fmt: skip
 """Names that the step's report, or a record of the history, has already."""
 
 
@@ -237,6 +239,11 @@ def _unscaled(flat: Sequence[Statistic], structure: Any, values: PyTree, scale: 
     return jax.tree.unflatten(structure, found)
 
 
+def is_reserved(name: str) -> bool:
+    """Whether the report of a step or epoch, or a record of the history, has another value of that name."""
+    return name in RESERVED or name.startswith("validation_")
+
+
 def names_of(statistics: PyTree) -> list[str]:
     """The name of each statistic: its key in a dict, else its class's, numbered where several are alike.
 
@@ -249,7 +256,7 @@ def names_of(statistics: PyTree) -> list[str]:
     for path, statistic in jax.tree_util.tree_leaves_with_path(statistics, is_leaf=lambda x: isinstance(x, Statistic)):
         keys = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
         name = " ".join(map(str, keys)) or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(statistic).__name__).lower()
-        if name in RESERVED or name.startswith("validation_"):
+        if is_reserved(name):
             raise ValueError(f"{WHERE}: a statistic cannot be named {name!r}, which the report of a step or epoch has.")
         names.append(name)
     return [name if names.count(name) == 1 else f"{name} {i}" for i, name in enumerate(names)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxnn import tree
 from jaxnn.checks import as_arrays
@@ -19,7 +20,7 @@ from jaxnn.optim.spec import build, parted
 from jaxnn.train.arguments import require_function, require_net, require_opt_state, require_optimizer
 from jaxnn.train.memo import memoized
 from jaxnn.train.precision import scaling
-from jaxnn.train.statistics import Statistics
+from jaxnn.train.statistics import Statistics, is_reserved
 from jaxnn.types import Array, Key, Params, PyTree, State
 
 ValueAndGrad: TypeAlias = Callable[..., tuple[tuple[Any, ...], Params]]
@@ -30,7 +31,10 @@ Augment: TypeAlias = Callable[[Key, Any], Any]
 """(key, x (N, ...)) -> x (N, ...), a random transformation of the inputs that preserves the labels."""
 
 Measure: TypeAlias = Callable[[Params, Params, Params], dict[str, Array]]
-"""(params, grads, updates) -> named scalars that each step reports besides its loss."""
+"""(params, grads, updates) -> named scalars that each step reports besides its loss.
+
+Names that the report, or a record of `fit`, has already are refused: loss, examples, epoch, seconds,
+examples_per_second, learning_rate, loss_scale, skipped_steps, validation_* and those of statistics."""
 
 
 class TrainState(NamedTuple):
@@ -82,7 +86,7 @@ def make_step(vg: ValueAndGrad, opt: Transformation, *, measure: Measure | None 
             (functions of the parameters, on this batch; `obj_fn` is `value_fn` under the name that Hessian estimators
             use), unless its signature takes no extra arguments (as for plain optax transformations).
             With a vg of `per_example_vg` also `statistics`, the statistics of the batch.
-        measure: more scalars to report, such as `grad_norm`.
+        measure: more scalars to report, a dict by name, such as `grad_norm`.
 
     Returns:
         `step(ts, x, y, *, key=None, weights=None) -> (ts, report)`; report["loss"] is the value BEFORE the step. The
@@ -152,7 +156,7 @@ def one_step(vg: ValueAndGrad, opt: Transformation, measure: Measure | None) -> 
             extra["statistics"] = found.values
             report |= found.means
         updates, opt_state = call_update(opt, grads, ts.opt_state, ts.params, extra)
-        report |= measure(ts.params, grads, updates) if measure else {}
+        report |= _measured(measure(ts.params, grads, updates), report) if measure else {}
         if scale is not None:
             skipped = loss_scale_of(opt_state).skipped_steps > scale.skipped_steps  # type: ignore[union-attr]
             state = jax.tree.map(lambda new, old: jnp.where(skipped, old, new), state, ts.state)
@@ -171,6 +175,33 @@ def _value_state_grads(result: Any) -> tuple[tuple[Any, ...], Params]:
             f"{jax.tree.structure(result)}. Is value_and_grad or has_aux=True missing?"
         )
     return result
+
+
+def _measured(found: Any, report: Mapping[str, Any]) -> dict[str, Array]:
+    """What `measure` returned; raises unless it is a dict of scalars whose names mean nothing else."""
+    expected = "make_step: measure must return a dict of named real scalars"
+    if not isinstance(found, Mapping):
+        raise TypeError(f'{expected}, got {type(found).__name__}. Return {{"name": value}}, or pass measure=None.')
+    for name, value in found.items():
+        shape, kind = getattr(value, "shape", ()), getattr(value, "dtype", type(value))
+        if not isinstance(name, str) or not _is_real(kind):
+            raise TypeError(f"{expected}, got {name!r}: {getattr(kind, '__name__', kind)}. Name each number by a text.")
+        if shape:
+            raise ValueError(f"{expected}, got {name!r} of shape {shape}. Return its mean, or one name per entry.")
+    if taken := [name for name in found if is_reserved(name) or name in report]:
+        raise ValueError(
+            f"make_step: measure returns {', '.join(taken)}, already the name of something else in the report of a "
+            "step or the history of a fit. Rename it."
+        )
+    return dict(found)
+
+
+def _is_real(kind: Any) -> bool:
+    """Whether a dtype, or the type of a Python object, is that of real numbers or bools."""
+    if kind in (bool, int, float):
+        return True
+    is_dtype = isinstance(kind, np.dtype)
+    return is_dtype and any(jnp.issubdtype(kind, real) for real in (jnp.bool_, jnp.integer, jnp.floating))
 
 
 def with_numbers(where: str, program: Any, numbers: Any) -> Callable[..., Any]:

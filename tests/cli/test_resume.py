@@ -369,6 +369,32 @@ def test_watch_shows_what_there_is_and_what_comes(tmp_path: Path, monkeypatch: p
     assert "is not a run: it has no config.json" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"seed": 0}',
+        b'{"seed": 0, "epoch": 1, "loss": null, "examples_per_second": 1.0}',
+        b'{"seed": "0", "epoch": 1, "examples_per_second": 1.0}',
+        b'{"seed": 0, "epoch": 1}',
+        b'{"seed": 0, "epoch": [1], "examples_per_second": 1.0}',
+        b"\xff\xfe{}",
+        b"[1]",
+        b"3",
+        b"",
+    ],
+)
+def test_watch_names_a_line_that_is_no_record(line: bytes, tmp_path: Path, capsys: Any) -> None:
+    files.write_json(tmp_path / "config.json", {"options": {"seed": 0, "seeds": 1, "epochs": 2}})
+    whole = b'{"seed": 0, "epoch": 1, "loss": NaN, "examples_per_second": 1.0}\n'
+    (tmp_path / "metrics.jsonl").write_bytes(whole + line + b"\n")
+    assert main(["watch", str(tmp_path)]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    told = f"{tmp_path / 'metrics.jsonl'} has a line that is no record: {line.decode(errors='replace')}"
+    assert f"{told}. Expected an object of numbers with seed, epoch and examples_per_second" in said
+    (tmp_path / "metrics.jsonl").write_bytes(whole + line[:-1])  # being written
+    assert main(["watch", str(tmp_path)]) == 0
+
+
 def started(out: Path) -> subprocess.Popen[str]:
     """A long training in a process of its own, after its third epoch."""
     words = [sys.executable, "-m", "jaxnn", *LONG, "--out", str(out)]

@@ -111,3 +111,6 @@ def test_what_flax_has_otherwise_is_refused() -> None:
         interchange.to_linen(net, *net.init(jax.random.key(0), (5, 8)))
     with pytest.raises(ValueError, match=r'from_linen: variables must be a dict with "params".*got \[\'Dense_0\'\]'):
         interchange.from_linen(Dense(2), {"Dense_0": {}}, (3,))
+    of = {"params": {"kernel": np.ones((3, 2), np.int32), "bias": np.ones(2)}}
+    with pytest.raises(TypeError, match=r"from_linen: 'kernel' of layer .* must have a floating dtype, got int32"):
+        interchange.from_linen(Dense(2), of, (3,))

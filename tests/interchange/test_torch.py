@@ -16,6 +16,7 @@ from torch import nn
 
 from jaxnn import interchange, models
 from jaxnn.interchange import conversion, layout, torch_forms
+from jaxnn.interchange.host import host_array
 from jaxnn.layers import (
     LSTM,
     BatchNorm,
@@ -174,3 +175,45 @@ def test_directions_of_a_recurrent_module_are_in_their_order_when_sorted() -> No
     assert cell == {"": "0.*"}
     of_one = nn.Sequential(nn.LSTM(3, 4)).state_dict()
     assert interchange.torch_names(LSTM(4), of_one, (5, 3), names={"": "0"}) == {"": "0.*_l0"}
+
+
+def tensors() -> dict[str, tuple[Any, str]]:
+    quantized = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
+    parts = [torch.ones(2), torch.ones(3)]
+    return {
+        "sparse": (
+            torch.eye(2).to_sparse(),
+            r"must be dense, got the layout torch\.sparse_coo\. .* tensor\.to_dense\(\)",
+        ),
+        "meta": (torch.empty(2, device="meta"), "must have values, got a tensor on the device meta. Materialize it"),
+        "quantized": (quantized, r"must be plain, got torch\.qint8\. Pass tensor\.dequantize\(\)"),
+        "nested": (torch.nested.nested_tensor(parts), "must be one array, got a nested tensor. Pass its parts"),
+        "lazy": (nn.LazyLinear(3).weight, "must be a plain tensor, got UninitializedParameter .*. Initialize it"),
+        "half": (torch.ones(2, dtype=torch.complex32), r"must be a plain tensor, got Tensor of torch\.complex32"),
+    }
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's, on features that it will rename
+@pytest.mark.parametrize("name", ["sparse", "meta", "quantized", "nested", "lazy", "half"])
+def test_a_tensor_without_plain_values_is_named(name: str) -> None:
+    tensor, told = tensors()[name]
+    with pytest.raises(TypeError, match=f"from_torch: 'a.weight' {told}") as caught:
+        interchange.from_torch(Dense(2), {"a.weight": tensor}, (3,))
+    assert "\n" not in str(caught.value)
+
+
+def test_views_that_are_conjugated_or_negated_have_their_values() -> None:
+    x = torch.tensor([1 + 2j, 3j]).conj()
+    np.testing.assert_array_equal(host_array("f", "x", x), np.array([1 - 2j, -3j], np.complex64))
+    np.testing.assert_array_equal(host_array("f", "x", x.imag), np.array([-2, -3], np.float32))
+
+
+def test_integers_are_no_parameters_and_counters_are_left_out() -> None:
+    module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    net, entries = models.serial(Dense(2), BatchNorm()), module.state_dict()
+    assert entries["1.num_batches_tracked"].dtype == torch.int64
+    interchange.from_torch(net, entries, (3,))
+    for name, layer in (("0.weight", r"0 \(dense\)"), ("1.running_mean", r"1 \(batch_norm\)")):
+        wrong = entries | {name: entries[name].to(torch.int8)}
+        with pytest.raises(TypeError, match=f"'{name}' of layer {layer} must have a floating dtype, got int8. Convert"):
+            interchange.from_torch(net, wrong, (3,))

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxnn import files, optim
+from jaxnn import files, npz, optim
 from jaxnn.train import checkpoints
 
 DTYPES = (
@@ -93,6 +93,83 @@ def test_paths_that_would_coincide(tmp_path: Path) -> None:
     assert_bits(checkpoints.read(checkpoints.write(path, np.ones(2)), np.zeros(2))[0], np.ones(2))
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"__about__": np.ones(2)},
+        {"a\0b": np.ones(2), "a": np.zeros(2)},
+        {"": np.ones(2), "value": np.zeros(2)},
+        {"\ud800": np.ones(2)},
+        {"é/ü": np.ones(2)},
+    ],
+)
+def test_names_that_an_archive_has_not_come_back(values: Any, tmp_path: Path) -> None:
+    assert_bits(checkpoints.read(checkpoints.write(tmp_path / "a.npz", values), values)[0], values)
+
+
+def test_numbers_come_back_as_the_numbers_they_were(tmp_path: Path) -> None:
+    scalars = (np.float32(0.1), np.float64(0.1), np.int8(-3), np.bool_(True), np.complex64(1j), ml_dtypes.bfloat16(0.5))
+    values = (*scalars, True, 2**63, -3, 1j, np.array(2.0), np.zeros(2, ">f4"))
+    found, _ = checkpoints.read(checkpoints.write(tmp_path / "a.npz", values), values)
+    assert list(map(type, found)) == list(map(type, values))
+    assert found[:-1] == values[:-1]
+    assert_bits(found[-1:], values[-1:])
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Twins:
+    """A node that gives its two children one key."""
+
+    def tree_flatten_with_keys(self) -> Any:
+        return [(jax.tree_util.GetAttrKey("child"), np.zeros(1)), (jax.tree_util.GetAttrKey("child"), np.ones(1))], None
+
+    @classmethod
+    def tree_unflatten(cls, about: Any, children: Any) -> Any:
+        return cls()
+
+
+KIND = "must be an array, a typed key or a number, got"
+
+
+@pytest.mark.parametrize(
+    ("leaf", "text"),
+    [
+        (b"ab", f"a/1 {KIND} bytes. Leave it out; texts may go into about="),
+        ("text", f"a/1 {KIND} str. "),
+        (jnp.tanh, f"a/1 {KIND} "),
+        (jax.ShapeDtypeStruct((), float), f"a/1 {KIND} ShapeDtypeStruct"),
+        (np.ma.array([1.0, 2.0], mask=[0, 1]), "a/1 must be a plain array, got a masked one, whose mask would be lost"),
+        (np.ones((2, 2)).view(np.matrix), "a/1 must be a plain array, got matrix, whose class would be lost"),
+        (np.array([None]), "a/1 must have a dtype of numbers or bools, got object"),
+        (np.array(["text"]), "a/1 must have a dtype of numbers or bools, got <U4"),
+        (np.zeros(2, "m8[s]"), r"a/1 must have a dtype of numbers or bools, got timedelta64\[s\]"),
+        (np.zeros(2, [("x", "f4")]), "a/1 must have a dtype of numbers or bools, got "),
+        (np.float64(1).astype("M8[s]"), r"a/1 must have a dtype of numbers or bools, got datetime64\[s\]"),
+        (2**70, "a/1 must have at most 64 bits, got the integer 1180591620717411303424. Keep it in about="),
+        (np.zeros((1,) * 33), "a/1 has shape .* expected at most 32 axes"),
+        ({"x" * 70_000: 1.0}, r"a/1/x+\.\.\. is a name of 70,004 bytes, expected at most 65,531. Shorten"),
+        (Twins(), r"two leaves are called \['a'\]\[1\]\.child"),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+def test_what_a_file_cannot_keep_is_refused_by_name(leaf: Any, text: str, tmp_path: Path) -> None:
+    values = {"a": (1.0, leaf)}
+    for write in (lambda: checkpoints.write(tmp_path / "a.npz", values),
+                  lambda: checkpoints.Checkpoints(tmp_path).save(1, values)):  # fmt: skip
+        with pytest.raises((TypeError, ValueError), match=f"^checkpoint: {text}") as caught:
+            write()
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 300
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_leaves_than_a_reader_takes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(npz, "MAX_ARRAYS", 4)
+    checkpoints.read(checkpoints.write(tmp_path / "a.npz", [1, 2, 3]), [1, 2, 3])
+    with pytest.raises(ValueError, match=r"a file holds fewer than 4 leaves, got 4\. Stack them"):
+        checkpoints.write(tmp_path / "a.npz", [1, 2, 3, 4])
+
+
 def test_a_copy_is_taken_before_the_devices_donate_theirs(tmp_path: Path) -> None:
     step = jax.jit(lambda x: x + 1, donate_argnums=0)
     x = jnp.zeros(1 << 16)
@@ -163,6 +240,13 @@ def test_newer_and_foreign_files_are_named(tmp_path: Path) -> None:
     np.savez(path, __about__=np.frombuffer(b"[1, 2]", np.uint8))
     with pytest.raises(ValueError, match="is not a checkpoint"):
         checkpoints.read(path, {})
+    for lacking in ("versions", "dtypes", "about"):
+        text = {"format": 1, "versions": {}, "dtypes": {}, "about": {}} | {lacking: 3}
+        np.savez(path, __about__=np.frombuffer(json.dumps(text).encode(), np.uint8))
+        with pytest.raises(
+            ValueError, match=rf"its __about__ must have {lacking} as objects .* got \{{'{lacking}': 3\}}"
+        ):
+            checkpoints.read(path, {})
     newer = json.dumps({"format": 2, "versions": {"jaxnn": "99"}, "dtypes": {}, "about": {}}).encode()
     np.savez(path, __about__=np.frombuffer(newer, np.uint8))
     with pytest.raises(ValueError, match=r"of format 2, this version of jaxnn \(.*\) reads format 1"):
@@ -174,6 +258,27 @@ def test_newer_and_foreign_files_are_named(tmp_path: Path) -> None:
         checkpoints.read(tmp_path / "none.npz", {})
     with pytest.raises(FileNotFoundError, match="has no checkpoint: it has none"):
         checkpoints.Checkpoints(tmp_path / "new").restore({})
+
+
+def test_a_folder_without_a_whole_checkpoint_says_what_to_delete(tmp_path: Path) -> None:
+    with checkpoints.Checkpoints(tmp_path) as folder:
+        for step in (0, 1):
+            folder.save(step, {"w": np.arange(40.0)})
+    first, second = (folder.path(step) for step in (0, 1))
+    second.write_bytes(second.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="damaged or truncated") as caught:
+        folder.restore({"w": np.zeros(40)})
+    assert caught.value.__notes__ == [f"{first} is whole: to go on from step 0, delete or rename the other file"]
+    first.write_bytes(b"")
+    with pytest.raises(ValueError, match="damaged or truncated") as caught:
+        folder.restore({"w": np.zeros(40)})
+    names = f"{first.name}, {second.name}"
+    assert caught.value.__notes__ == [f"no earlier one is whole: to begin anew, delete {names} in {tmp_path}"]
+    folder.save(2, {"w": np.zeros(3)})
+    folder.wait()
+    with pytest.raises(ValueError, match="does not fit") as caught:
+        folder.restore({"w": np.zeros(40)})
+    assert not hasattr(caught.value, "__notes__")
 
 
 def full_after(n: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -410,6 +410,53 @@ def test_what_is_no_model_and_what_lacks_its_state_raise() -> None:
         train.mean_loss(model, LOSS)
 
 
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (
+            lambda: train.from_equinox(eqx.nn.MLP),
+            "a key alone, got the class MLP: missing .*argument: '.*size'. Pass an",
+        ),
+        (lambda: train.from_equinox(lambda: EquinoxMLP(KEY)), "a key alone, got the function <lambda>: too many"),
+        (lambda: train.from_flax(nnx.Linear), r"nnx\.Rngs alone, got the class Linear: missing .*argument: 'out_feat"),
+        (lambda: train.from_flax(lambda a, b: a), r"nnx\.Rngs alone, got the function <lambda>: missing .* 'b'\. Pass"),
+    ],
+)
+def test_a_class_or_function_that_needs_other_arguments_is_refused(make: Callable[[], Layer], text: str) -> None:
+    with pytest.raises(TypeError, match=f"expected a module, or a function of {text}"):
+        make()
+
+
+def test_a_random_stream_that_is_not_named_is_told() -> None:
+    class Noisy(nn.Module):
+        always: bool = False
+
+        @nn.compact
+        def __call__(self, x: Any, train: bool) -> Any:
+            return x + jax.random.normal(self.make_rng("noise"), x.shape) if train or self.always else nn.Dense(K)(x)
+
+    x = np.ones((2, D), np.float32)
+    text = r"needs the random stream 'noise', got rngs=\('dropout',\)\. Pass .* rngs=\('dropout', 'noise'\)"
+    with pytest.raises(ValueError, match=f"from_flax: Noisy: {text}"):
+        train.from_flax(Noisy()).apply({}, (), x, key=KEY, train=True)
+    with pytest.raises(ValueError, match="Noisy: needs a random key, got None"):
+        train.from_flax(Noisy()).apply({}, (), x, train=True)
+    with pytest.raises(ValueError, match="needs the random stream 'noise' in evaluation mode, got no key"):
+        train.from_flax(Noisy(True), rngs=("noise",)).predict({}, (), x)
+    y, _ = train.from_flax(Noisy(), rngs=("dropout", "noise")).apply({}, (), x, key=KEY, train=True)
+    assert not np.allclose(y, x)
+
+
+def test_fit_refuses_a_model_of_several_outputs() -> None:
+    class Heads(nn.Module):
+        @nn.compact
+        def __call__(self, x: Any) -> Any:
+            return nn.Dense(K)(x), x
+
+    with pytest.raises(TypeError, match=r"fit: the network must return one array \(N, ...\), got tuple .* call=lambda"):
+        train.fit(train.from_flax(Heads()), LOSS, optim.sgd(0.1), classification(), key=KEY, epochs=1, progress=False)
+
+
 def test_boxed_parameters_of_linen_are_arrays_and_what_is_sown_is_no_state() -> None:
     class Boxed(nn.Module):
         @nn.compact

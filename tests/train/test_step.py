@@ -108,6 +108,39 @@ def test_a_step_reports_the_loss_before_it_and_what_is_measured() -> None:
     assert_close(ts.params, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (None, r'got NoneType\. Return \{"name": value\}, or pass measure=None'),
+        (1.0, r"got float\. Return"),
+        ({"a": np.ones(3)}, r"got 'a' of shape \(3,\)\. Return its mean, or one name per entry"),
+        ({"a": {"b": 1.0}}, r"got 'a': dict\. Name each number by a text"),
+        ({"a": "text"}, r"got 'a': str\."),
+        ({"a": np.complex64(1j)}, r"got 'a': complex64\."),
+        ({3: 1.0}, r"got 3: float\."),
+    ],
+)
+def test_a_measure_that_returns_no_named_scalars_is_refused(found: Any, text: str) -> None:
+    step = train.make_step(VG, OPT, measure=lambda params, grads, updates: found)
+    with pytest.raises((TypeError, ValueError), match=f"make_step: measure must return a dict of .* scalars, {text}"):
+        step.eval_shape(started(), *classification())  # type: ignore[attr-defined]
+
+
+def test_a_measure_whose_names_mean_something_else_is_refused() -> None:
+    for name in ("loss", "epoch", "examples", "seconds", "examples_per_second", "learning_rate", "validation_error",
+                 "loss_scale", "skipped_steps"):  # fmt: skip
+        epoch = train.make_epoch(VG, OPT, batch_size=10, measure=lambda params, grads, updates, name=name: {name: 1.0})
+        with pytest.raises(ValueError, match=f"measure returns {name}, already the name of something else"):
+            epoch.eval_shape(started(), *classification(), KEY)  # type: ignore[attr-defined]
+    vg = train.per_example_vg(NET, LOSS)
+    step = train.make_step(vg, OPT, measure=lambda params, grads, updates: {"sq_norms": 1.0})
+    with pytest.raises(ValueError, match="measure returns sq_norms, already"):
+        step.eval_shape(started(), *classification())  # type: ignore[attr-defined]
+    fine = {"grad_norm": np.float32(1), "on": jnp.bool_(True), "n": 3, "rate": 0.5}
+    step = train.make_step(VG, OPT, measure=lambda params, grads, updates: fine)
+    assert {*fine, "loss"} == set(step.eval_shape(started(), *classification())[1])  # type: ignore[attr-defined]
+
+
 def test_a_step_hands_the_optimizer_value_gradient_and_functions_of_the_parameters() -> None:
     x, y = classification()
     seen: dict[str, Any] = {}

@@ -44,6 +44,23 @@ def arguments_of(where: str, call: Callable[..., Any], given: Sequence[str], rem
     return known
 
 
+def require_maker(where: str, make: Callable[..., Any], argument: str, remedy: str) -> None:
+    """Raise TypeError unless a function, or class, can be called with one positional argument."""
+    is_class = isinstance(make, type)
+    try:
+        # Of a class itself it may be that of a metaclass, which takes anything.
+        signature = inspect.signature(make.__init__ if is_class else make)
+    except (TypeError, ValueError):  # of some functions that are not written in Python
+        return
+    try:
+        signature.bind(*(None, None) if is_class else (None,))
+    except TypeError as error:
+        got = f"the {'class' if is_class else 'function'} {getattr(make, '__name__', make)}"
+        raise TypeError(
+            f"{where}: expected a module, or a function of {argument} alone, got {got}: {error}. Pass {remedy}."
+        ) from None
+
+
 def mode(names: Sequence[str], train: bool) -> dict[str, bool]:
     """The arguments among these names that say the mode."""
     return {name: MODES[name] is train for name in names if name in MODES}

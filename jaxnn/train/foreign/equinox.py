@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxnn.checks import require_key
 from jaxnn.layers import Layer
-from jaxnn.train.foreign.base import EQUINOX, arguments_of, mode, package
+from jaxnn.train.foreign.base import EQUINOX, arguments_of, mode, package, require_maker
 from jaxnn.types import Array, Key, Params, PyTree, State
 
 Call: TypeAlias = Callable[..., Any]
@@ -52,7 +52,7 @@ def from_equinox(model: Any, state: Any = None, *, call: Call | None = None, axi
 
     Raises:
         ImportError: equinox is not installed.
-        TypeError: not a module, or a `__call__` with other required arguments and no `call`.
+        TypeError: not a module; a class or function that needs other arguments; a `__call__` that does, and no `call`.
         ValueError: a stateful module without its state; in training, a random module without a key.
 
     Example:
@@ -69,6 +69,8 @@ def from_equinox(model: Any, state: Any = None, *, call: Call | None = None, axi
         raise TypeError(f"{WHERE}: model must be an equinox module, or a function from a key to one, got {model!r}.")
     if not given and state is not None:
         raise TypeError(f"{WHERE}: a function that makes a module returns the pair (module, state) itself.")
+    if not given:
+        require_maker(WHERE, model, "a key", "an instance, or lambda key: Model(..., key=key)")
 
     def made(key: Key) -> tuple[Any, Any]:
         """The module and its state."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -50,8 +51,9 @@ def from_flax(module: Any, *, call: Call | None = None, rngs: Sequence[str] = ("
 
     Raises:
         ImportError: flax is not installed.
-        TypeError: not a module, or a `__call__` with other required arguments and no `call`.
-        ValueError: in training, a random module without a key; a collection that grows, such as sown values.
+        TypeError: not a module; a class or function that needs other arguments; a `__call__` that does, and no `call`.
+        ValueError: in training, a random module without a key; a random stream that is not in `rngs`; a collection that
+            grows, such as sown values.
 
     Example:
         >>> import flax.linen as nn  # doctest: +SKIP
@@ -107,8 +109,8 @@ def _from_linen(module: Any, call: Call | None, rngs: tuple[str, ...]) -> Layer:
             found = module.apply(
                 {"params": params, **collections}, x, rngs=keys, mutable=changing, method=method(train)
             )
-        except errors.InvalidRngError:
-            require_key(where, key)
+        except errors.InvalidRngError as error:
+            _require_streams(where, str(error), rngs, key, train)
             raise
         if changing is False:
             return found, state
@@ -125,3 +127,21 @@ def _from_linen(module: Any, call: Call | None, rngs: tuple[str, ...]) -> Layer:
         return y, dtypes_of(new, state)  # flax's statistics take the dtypes of inputs in float64
 
     return Layer(init, apply, FLAX, MappingProxyType({"form": name}))
+
+
+def _require_streams(where: str, told: str, rngs: tuple[str, ...], key: Key | None, train: bool) -> None:
+    """Raise ValueError with the remedy for flax's error about a random stream that it was not given."""
+    match = re.search(r'needs PRNG for "([^"]*)"', told)
+    stream = match[1] if match else ""
+    if train:
+        require_key(where, key)
+    elif key is None:
+        raise ValueError(
+            f"{where}: needs the random stream {stream!r} in evaluation mode, got no key. Pass one, or let it draw in "
+            "training alone: __call__ may take train, or deterministic."
+        )
+    if stream and stream not in rngs:
+        raise ValueError(
+            f"{where}: needs the random stream {stream!r}, got rngs={rngs}. Pass from_flax(module, "
+            f"rngs={(*rngs, stream)})."
+        )

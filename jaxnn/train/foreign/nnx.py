@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxnn.checks import require_key
 from jaxnn.layers import Layer
 from jaxnn.optim.base import dtypes_of
-from jaxnn.train.foreign.base import NNX, arguments_of, mode
+from jaxnn.train.foreign.base import NNX, arguments_of, mode, require_maker
 from jaxnn.types import Array, Key, Params, PyTree, State
 
 
@@ -26,6 +26,8 @@ def from_nnx(nnx: Any, module: Any, call: Callable[[Any, Array, bool], Array] | 
         return nnx.to_pure_dict(params), nnx.to_pure_dict(others) or ()
 
     given = isinstance(module, nnx.Module)
+    if not given:
+        require_maker("from_flax", module, "nnx.Rngs", "an instance, or lambda rngs: Model(..., rngs=rngs)")
     made = module if given else nnx.eval_shape(lambda: module(nnx.Rngs(0)))
     if not isinstance(made, nnx.Module):
         raise TypeError(f"from_flax: the function must return an nnx module, got {made!r:.60}.")

@@ -16,9 +16,10 @@ import numpy as np
 
 from jaxnn import files
 from jaxnn.checks import require_positive_int
-from jaxnn.train.checkpoints import FORMAT, IMPLEMENTATIONS, dtypes_of, header, is_key, require_alike
+from jaxnn.train.checkpoints import FORMAT, dtypes_of, header, require_alike
 from jaxnn.train.processes import agreed, is_first
 from jaxnn.train.saving.background import Background
+from jaxnn.train.saving.leaves import IMPLEMENTATIONS, is_key
 from jaxnn.types import PyTree
 
 SUMS = "sha256-{step:010d}.json"

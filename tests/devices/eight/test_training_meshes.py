@@ -267,3 +267,21 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused() -> None:
     batches = [(np.ones((6, 16), np.float32), np.zeros(6, np.int32))] * 2
     with pytest.raises(ValueError, match="batch_size 6 must be a multiple of the 8 devices"):
         fitted("mlp", OPTIMIZERS["adam"], mesh=mesh_of("auto"), train=batches)
+
+
+def test_axes_of_two_types_are_refused() -> None:
+    mesh = jax.make_mesh((4, 2), ("a", "b"), axis_types=(AxisType.Auto, AxisType.Explicit))
+    text = "'a' of type Auto, 'b' of type Explicit. Pass one"
+    with pytest.raises(ValueError, match=f"fit: the axes that batches and .* must be of one type, got {text}"):
+        fitted("mlp", OPTIMIZERS["adam"], mesh=mesh, axis=("a", "b"))
+    (net, x, y), opt = problem("mlp"), optim.sgd(0.1)
+    data = (x.astype(np.float32), y)
+    ts = train.init(net, opt, KEY, data[0][0])
+    with pytest.raises(ValueError, match=f"shard_params: .* got {text}"):
+        train.shard_params(ts, mesh, ("b", "a"))
+    epoch = functools.partial(train.make_epoch, jax.value_and_grad(train.mean_loss(net, LOSS), has_aux=True), opt)
+    with pytest.raises(ValueError, match=f"make_epoch: .* got {text}"):
+        epoch(batch_size=B)(ts, *jax.device_put(data, NamedSharding(mesh, P(("a", "b")))), KEY)
+    ts = train.shard_params(ts, mesh, "b", smallest=1)
+    with pytest.raises(ValueError, match=f"mesh: .* got {text}"):  # parameters over the one, batches over the other
+        epoch(batch_size=B, mesh=mesh, axis="a")(ts, *data, KEY)
