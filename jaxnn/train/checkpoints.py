@@ -240,8 +240,18 @@ class Checkpoints:
         """Write a checkpoint in the background; the values may be donated as soon as this returns.
 
         Of several processes, all call it, and the first writes.
+
+        Raises:
+            UnwrittenError: the file of the save before was not written.
+            TypeError, ValueError: as `write`; a step below the newest.
         """
+        step = require_positive_int("Checkpoints", "step", step, minimum=0)
         self.wait()
+        if (newest := max(self.steps(), default=0)) > step:
+            raise ValueError(
+                f"Checkpoints: step must be at least {newest}, the newest in {self.folder}, got {step}: older files are "
+                "deleted first. Use another folder."
+            )
         text = json.dumps(header(values, about))  # now, as the caller goes on to change the history in it
         self._kept = kept = on_host(values, over=self._kept)
         if jax.process_index() != 0:
@@ -276,32 +286,25 @@ class Checkpoints:
         try:
             return read(self.path(newest), like)
         except ValueError as error:
+            if _is_whole(self.path(newest)):
+                raise
             earlier = (one for one in reversed(steps) if one < newest)
             before = next((one for one in earlier if _is_whole(self.path(one))), None)
             if before is not None:
-                error.add_note(
-                    f"{self.path(before)} is whole: to go on from step {before}, delete or rename the other file"
-                )
-            elif _is_damaged(self.path(newest)):
+                more = f"{self.path(before)} is whole: to go on from step {before}, delete or rename the other file"
+            else:
                 older = [self.path(one).name for one in steps if one <= newest]
-                error.add_note(f"no earlier one is whole: to begin anew, delete {', '.join(older)} in {self.folder}")
-            raise
+                more = f"no earlier one is whole: to begin anew, delete {', '.join(older)} in {self.folder}"
+            raise ValueError(f"{error.args[0].rstrip('.')}; {more}.") from None
 
 
 def _is_whole(path: Path) -> bool:
     try:
         read_about(path)
-        return not _is_damaged(path)
+        npz.read_npz(path)
     except (OSError, ValueError):
         return False
-
-
-def _is_damaged(path: Path) -> bool:
-    try:
-        npz.read_npz(path)
-    except ValueError:
-        return True
-    return False
+    return True
 
 
 def _kept(name: str, leaf: Any, over: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
@@ -351,7 +354,7 @@ def require_alike(path: str | Path, expected: Mapping[str, Any], found: Mapping[
         if name in found and found[name] != value
     ]
     if faults:
-        more = f"; and {count_of(len(faults) - SHOWN_FAULTS, 'more')}" if len(faults) > SHOWN_FAULTS else ""
+        more = f"; and {len(faults) - SHOWN_FAULTS} more" if len(faults) > SHOWN_FAULTS else ""
         raise ValueError(f"{path} does not fit: {'; '.join(faults[:SHOWN_FAULTS])}{more}. It is of another run.")
 
 

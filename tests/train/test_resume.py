@@ -304,9 +304,7 @@ def test_damage_is_named_and_the_good_one_offered(tmp_path: Path) -> None:
         newest.write_bytes(damaged)
         with pytest.raises(ValueError, match=newest.name) as caught:
             fitted(folder=tmp_path, save_every=5)
-        assert caught.value.__notes__[0] == (
-            f"{before} is whole: to go on from step 15, delete or rename the other file"
-        )
+        assert f"; {before} is whole: to go on from step 15, delete or rename the other file." in str(caught.value)
         assert "\n" not in str(caught.value)
     newest.unlink()
     assert_same(fitted(folder=tmp_path, save_every=5), uninterrupted())
