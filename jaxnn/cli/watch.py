@@ -11,9 +11,9 @@ import tyro
 
 from jaxnn import files
 from jaxnn.cli.runs import CONFIG
-from jaxnn.cli.training import read_metrics, require_resumable
-from jaxnn.train.progress import Progress
-from jaxnn.train.saving.lock import NAME
+from jaxnn.cli.training import CHECKPOINTS, how_to_go_on, read_metrics, require_resumable
+from jaxnn.train.progress import Progress, say
+from jaxnn.train.saving.lock import FolderLock
 
 PAUSE = 0.5
 """Seconds between two looks."""
@@ -39,11 +39,14 @@ def watch(config: WatchConfig) -> None:
         with Progress(epochs) as bar:
             while not _shown(config.run, seed, bar):
                 time.sleep(PAUSE)
+            if bar.done < epochs and (config.run / CHECKPOINTS).is_dir():
+                say(f"seed {seed} stopped after {bar.done:.0f} of {epochs} epochs; {how_to_go_on(config.run)}")
+                return
 
 
 def _shown(run: Path, seed: int, bar: Progress) -> bool:
     """Show the new records of a seed; whether no more will come."""
-    runs = (run / NAME).exists()  # looked at before the metrics, the last of which are written under the lock
+    runs = FolderLock(run).is_held()  # looked at before the metrics, the last of which are written under the lock
     found = read_metrics(run)
     for record in found.get(seed, [])[int(bar.done) :]:
         bar.show(record)

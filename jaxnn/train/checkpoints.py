@@ -31,7 +31,7 @@ import numpy as np
 
 import jaxnn
 from jaxnn import files, npz
-from jaxnn.checks import count_of, require_positive_int
+from jaxnn.checks import require_positive_int
 from jaxnn.train.saving.background import Background
 from jaxnn.train.saving.leaves import ABOUT, IMPLEMENTATIONS, is_key, named, require_storable
 from jaxnn.types import PyTree
@@ -249,7 +249,7 @@ class Checkpoints:
         self.wait()
         if (newest := max(self.steps(), default=0)) > step:
             raise ValueError(
-                f"Checkpoints: step must be at least {newest}, the newest in {self.folder}, got {step}: older files are "
+                f"Checkpoints: step must be at least {newest}, the newest in {self.folder}, got {step}: older ones are "
                 "deleted first. Use another folder."
             )
         text = json.dumps(header(values, about))  # now, as the caller goes on to change the history in it

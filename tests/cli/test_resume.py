@@ -365,6 +365,15 @@ def test_watch_shows_what_there_is_and_what_comes(tmp_path: Path, monkeypatch: p
     assert main(["watch", str(tmp_path)]) == 0
     said = [line.split("  ")[:2] for line in capsys.readouterr().err.splitlines() if line.startswith("epoch")]
     assert said == [[f"epoch {r['epoch']}/2", f"loss {r['loss']:.4g}"] for r in records]
+    # Of a run that was killed, nothing more comes.
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(records[0]) + "\n")
+    (tmp_path / "lock.json").write_text(
+        json.dumps({"pid": 2**22 + 1, "host": socket.gethostname(), "since": "", "started": "1"})
+    )
+    assert main(["watch", str(tmp_path)]) == 0
+    told = f"seed 3 stopped after 1 of 2 epochs; go on with: jaxnn train --resume {tmp_path}"
+    assert capsys.readouterr().err.splitlines()[-1] == told
     assert main(["watch", str(tmp_path / "none")]) == 2
     assert "is not a run: it has no config.json" in capsys.readouterr().err
 

@@ -278,7 +278,7 @@ def test_a_folder_without_a_whole_checkpoint_says_what_to_delete(tmp_path: Path)
     folder.wait()
     with pytest.raises(ValueError, match=r"does not fit: w has \[3\], expected \[40\]. It is of another run.$"):
         folder.restore({"w": np.zeros(40)})
-    with pytest.raises(ValueError, match="step must be at least 2, the newest in .*, got 1"):
+    with pytest.raises(ValueError, match=r"step must be at least 2, the newest in .*, got 1"):
         folder.save(1, {"w": np.zeros(3)})
     with pytest.raises(ValueError, match="step must be at least 0, got -1"):
         folder.save(-1, {"w": np.zeros(3)})

@@ -66,6 +66,10 @@ class FolderLock:
             self.path.unlink(missing_ok=True)
             self._held = False
 
+    def is_held(self) -> bool:
+        """Whether a process that may still run has locked the folder."""
+        return self.path.exists() and self._may_run(self._owner())
+
     def _beat(self) -> None:
         while not self._released.wait(BEAT):
             with contextlib.suppress(OSError):
@@ -127,6 +131,11 @@ class FolderLock:
 
     def _refuse(self) -> NoReturn:
         owner = self._owner()
+        if owner is not None and (owner["pid"], owner["host"]) == (os.getpid(), socket.gethostname()):
+            raise FolderInUseError(
+                f"the folder {self.path.parent} is in use by process {os.getpid()}, this one: a run in it has not "
+                "ended. End it, by close() what train.epochs returned, or use another folder."
+            )
         who = (
             "another process" if owner is None else f"process {owner['pid']} on {owner['host']} since {owner['since']}"
         )
