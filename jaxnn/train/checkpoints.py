@@ -66,15 +66,22 @@ def write(path: str | Path, values: PyTree, about: Mapping[str, Any] | None = No
         >>> found["w"].dtype, about["epoch"]
         (dtype(bfloat16), 3)
     """
-    text = json.dumps(header(values, about))
+    text = header(values, about)
     return _write(path, on_host(values), text)
 
 
-def header(values: PyTree, about: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The JSON of a checkpoint: what `read_about` returns; raises unless a checkpoint can hold the values."""
+def header(values: PyTree, about: Mapping[str, Any] | None) -> str:
+    """The JSON of a checkpoint, of what `read_about` returns; raises unless a checkpoint can hold the values."""
     require_storable(values)
     versions = {"jaxnn": jaxnn.__version__, "jax": jax.__version__, "numpy": np.__version__}
-    return {"format": FORMAT, "versions": versions, "dtypes": dtypes_of(values), "about": dict(about or {})}
+    whole = {"format": FORMAT, "versions": versions, "dtypes": dtypes_of(values), "about": dict(about or {})}
+    try:
+        return json.dumps(whole)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"checkpoint: about, histories and states of rules must be JSON, got: {error}. Convert NumPy's numbers by "
+            "float(x) and its arrays by x.tolist()."
+        ) from None
 
 
 def on_host(values: PyTree, over: Mapping[str, np.ndarray[Any, Any]] | None = None) -> dict[str, np.ndarray[Any, Any]]:
@@ -252,7 +259,7 @@ class Checkpoints:
                 f"Checkpoints: step must be at least {newest}, the newest in {self.folder}, got {step}: older ones are "
                 "deleted first. Use another folder."
             )
-        text = json.dumps(header(values, about))  # now, as the caller goes on to change the history in it
+        text = header(values, about)  # now, as the caller goes on to change the history in it
         self._kept = kept = on_host(values, over=self._kept)
         if jax.process_index() != 0:
             return

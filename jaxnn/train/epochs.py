@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from jaxnn.train.arguments import (
     require_targets,
     taking,
 )
+from jaxnn.train.checkpoints import CheckpointStore
 from jaxnn.train.evaluate import make_evaluate
 from jaxnn.train.feeds.arrays import ArrayFeed, Feed
 from jaxnn.train.feeds.sources import source_of
@@ -31,7 +33,7 @@ from jaxnn.train.keys import run_keys
 from jaxnn.train.loop import Epochs, Run
 from jaxnn.train.loss import default_value_and_grad
 from jaxnn.train.memo import memoized
-from jaxnn.train.meshes import as_split, put_on, require_divided
+from jaxnn.train.meshes import as_split, put_on, require_divided, require_no_other_mesh
 from jaxnn.train.pieces import Epoch, require_full
 from jaxnn.train.progress import say
 from jaxnn.train.saving.identity import described, fingerprint, identity
@@ -115,8 +117,10 @@ def epochs(
     require_net("fit", net)
     require_optimizer("fit", opt)
     require_key("fit", key)
+    _require_concrete(key, train)
     count = require_positive_int("fit", "epochs", epochs, minimum=0)
     split = as_split("fit", mesh, axis)
+    require_no_other_mesh("fit", split)
     held_out = None if validation is None else as_pair("fit", "validation", validation, trees=True)
     if metrics and held_out is None:
         raise ValueError(f"fit: metrics ({', '.join(metrics)}) are of the validation data; pass validation=(x, y) too.")
@@ -141,9 +145,20 @@ def epochs(
     others |= {"validation": None if validation is None else fingerprint(tuple(validation))}
     others |= {"evaluated at": run.evaluated_at}
     known = identity(net, loss, opt, train, key, batch_size=batch_size, partial=partial, others=others)
-    if isinstance(folder, str | Path) and str(folder).strip():
+    if not isinstance(folder, str | os.PathLike | CheckpointStore):
+        raise TypeError(f"fit: folder must be a path, or checkpoints such as OrbaxCheckpoints(path), got {folder!r}.")
+    if isinstance(folder, str | os.PathLike) and str(folder).strip():
         folder = Path(folder).absolute()  # the working directory may change
     return Epochs(run, ts, Saver(folder, save_every, keep, known, say))
+
+
+def _require_concrete(key: Key, train: Any) -> None:
+    """Raise TypeError inside `jax.jit` and other transformations."""
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((key, train))):
+        raise TypeError(
+            "fit: key and data must be concrete, got traced ones: it runs outside of jax.jit, jax.vmap and jax.grad. "
+            "Call train.ensemble or train.sweep for many runs, or transform what train.make_epoch returns."
+        )
 
 
 def _evaluated_at(

@@ -60,6 +60,16 @@ def as_split(where: str, mesh: Any, axis: Any) -> Split | None:
     return Split(mesh, axes)
 
 
+def require_no_other_mesh(where: str, split: Split | None) -> None:
+    """Raise ValueError if `jax.set_mesh` has set another mesh, on which new arrays would lie."""
+    now = jax.sharding.get_abstract_mesh()
+    if split is not None and not now.empty and now != split.mesh.abstract_mesh:
+        raise ValueError(
+            f"{where}: mesh must be the one that jax.set_mesh has set, {dict(now.shape)}, or none be set; got "
+            f"{dict(split.mesh.shape)}. Leave that context, or pass its mesh."
+        )
+
+
 def _require_one_type(where: str, mesh: Mesh, axes: Collection[str]) -> None:
     """Raise ValueError unless the axes are all Auto or all Explicit: constrained the ones, resharded the others."""
     kinds = [(name, kind) for name, kind in axis_kinds(mesh) if name in axes]

@@ -22,6 +22,7 @@ from jaxnn.train.meshes import (
     gathering,
     kept_in_place,
     require_divided,
+    require_no_other_mesh,
     split_of,
     split_rows,
     with_specs,
@@ -143,6 +144,7 @@ def _compiled(
     one_step(vg, opt, measure)  # its checks
     structure, numbers = parted(opt)
     asked = as_split(where, mesh, axis)
+    require_no_other_mesh(where, asked)
     require_divided(where, asked, batch_size)
     epoch = Epoch(vg, batch_size, partial, augment, measure)
 

@@ -536,3 +536,12 @@ def test_variables_that_nnx_writes_in_evaluation_stay_as_they_are() -> None:
     _, state = net.init(KEY, (D,))
     x = np.ones((2, D), np.float32)
     assert [float(net.apply({}, state, x, train=mode)[1]["calls"]) for mode in (True, False)] == [1, 0]
+
+
+def test_models_of_the_other_library_are_named() -> None:
+    eqx = pytest.importorskip("equinox", reason="equinox is not installed")
+    model = eqx.nn.MLP(D, K, 8, 1, key=KEY)
+    with pytest.raises(TypeError, match=r"from_flax: expected a module of that library.* got .* equinox\..*MLP"):
+        train.from_flax(model)
+    with pytest.raises(TypeError, match=r"from_equinox: expected a module of that library.*LinenMLP"):
+        train.from_equinox(LinenMLP())

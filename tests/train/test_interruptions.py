@@ -329,3 +329,29 @@ def test_orbax_takes_no_part_in_where_processes_agree_to_stop(tmp_path: Path, mo
         checkpoints.save(7, {"w": jnp.ones(3)})
         checkpoints.wait()
         assert checkpoints.steps() == [7]
+
+
+def test_what_cannot_work_is_said_at_the_call(tmp_path: Path) -> None:
+    x, y = classification()
+    with pytest.raises(TypeError, match=r"fit: key and data must be concrete, .* outside of jax.jit"):
+        jax.jit(lambda x: fitted_on(x, y))(x)
+    with pytest.raises(TypeError, match=r"fit: folder must be a path, or checkpoints such as .*, got 3"):
+        fitted(folder=3)
+    with pytest.raises(TypeError, match="histories and states of rules must be JSON, got: Object of type float32"):
+        fitted(folder=tmp_path, stopping=[Odd()])
+    assert not (tmp_path / "lock.json").exists()
+    mesh = jax.make_mesh((1,), ("data",))
+    with (
+        jax.set_mesh(jax.make_mesh((1,), ("other",))),
+        pytest.raises(ValueError, match=r"mesh must be the one that jax.set_mesh has set, {'other': 1}, or none"),
+    ):
+        fitted(mesh=mesh)
+
+
+def fitted_on(x: Any, y: Any) -> Any:
+    return train.fit(NET, LOSS, OPT, (x, y), key=KEY, epochs=1, progress=False).params
+
+
+class Odd(Third):
+    def get_state(self) -> Any:
+        return np.float32(self.calls)

@@ -46,6 +46,9 @@ def arguments_of(where: str, call: Callable[..., Any], given: Sequence[str], rem
 
 def require_maker(where: str, make: Callable[..., Any], argument: str, remedy: str) -> None:
     """Raise TypeError unless a function, or class, can be called with one positional argument."""
+    if dataclasses.is_dataclass(make) and not isinstance(make, type):  # as modules of linen and equinox are
+        got = f"an instance of {type(make).__module__}.{type(make).__qualname__}"
+        raise TypeError(f"{where}: expected a module of that library, or a function of {argument}, got {got}.")
     is_class = isinstance(make, type)
     try:
         # Of a class itself it may be that of a metaclass, which takes anything.

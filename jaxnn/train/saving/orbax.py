@@ -96,7 +96,7 @@ class OrbaxCheckpoints:
     def save(self, step: int, values: PyTree, about: Mapping[str, Any] | None = None) -> None:
         """Write a checkpoint in the background, its parts by every process."""
         self.wait()
-        whole = json.loads(json.dumps(header(values, about)))  # a copy: the caller goes on to change the history in it
+        whole = json.loads(header(values, about))  # a copy: the caller goes on to change the history in it
         leaves = {f"leaf_{i}": _plain(leaf) for i, leaf in enumerate(jax.tree.leaves(values))}
         args = self._ocp.args
         self._manager.save(
