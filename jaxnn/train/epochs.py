@@ -96,6 +96,7 @@ def epochs(
         TypeError, ValueError, OSError: as `fit`, whose name stands in the messages.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from jaxnn import losses, models, optim
         >>> x = jnp.linspace(-1.0, 1.0, 64)[:, None]
         >>> for record, ts in epochs(models.linear(1), losses.half_squared_error, optim.sgd(0.1), (x, 3 * x + 1),
@@ -117,7 +118,7 @@ def epochs(
     require_net("fit", net)
     require_optimizer("fit", opt)
     require_key("fit", key)
-    _require_concrete(key, train)
+    _require_concrete(key)
     count = require_positive_int("fit", "epochs", epochs, minimum=0)
     split = as_split("fit", mesh, axis)
     require_no_other_mesh("fit", split)
@@ -152,9 +153,9 @@ def epochs(
     return Epochs(run, ts, Saver(folder, save_every, keep, known, say))
 
 
-def _require_concrete(key: Key, train: Any) -> None:
+def _require_concrete(values: PyTree) -> None:
     """Raise TypeError inside `jax.jit` and other transformations."""
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((key, train))):
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values)):
         raise TypeError(
             "fit: key and data must be concrete, got traced ones: it runs outside of jax.jit, jax.vmap and jax.grad. "
             "Call train.ensemble or train.sweep for many runs, or transform what train.make_epoch returns."
@@ -183,6 +184,7 @@ def _feed(train: Any, key: Key, epoch: Epoch, opt: Transformation, steps_per_epo
     if steps_per_epoch is not None:
         raise ValueError("fit: steps_per_epoch is of streams; the number of examples, or of draws, tells the steps.")
     require_divided("fit", epoch.split, epoch.batch_size)
+    _require_concrete(train)
     x, y = as_training("fit", train)
     if epoch.split is not None:
         x, y = put_on(epoch.split.mesh, (x, y))
