@@ -80,10 +80,8 @@ class Saver:
                 f"fit: the folder {self.checkpoints.folder} holds another run: {'; '.join(found)}. Use another folder, "
                 "or empty this one."
             )
-        dtypes = {} if whole is None else whole["dtypes"]
-        report = {
-            name: jax.ShapeDtypeStruct((about["step"],), dtypes[f"report/{name}"]) for name in about.get("report", ())
-        }
+        dtypes = about.get("report", {})
+        report = {name: jax.ShapeDtypeStruct((about["step"],), dtype) for name, dtype in dtypes.items()}
         best = like if about.get("has_best") else None
         tree, about = self.checkpoints.restore({"ts": like, "report": report, "best": best}, step)
         if whole is not None:
@@ -91,10 +89,12 @@ class Saver:
         return Saved(TrainState(*tree["ts"]), jax.tree.map(np.asarray, tree["report"]), tree["best"], about)
 
     def save(self, saved: Saved) -> None:
-        """Write a checkpoint in the background."""
+        """Write a checkpoint in the background; nothing in a process that was forked."""
+        if not self._lock.is_of_this_process:
+            return
         about = saved.about | {
             "run": self.identity,
-            "report": list(saved.report),
+            "report": {name: str(values.dtype) for name, values in saved.report.items()},
             "has_best": saved.best is not None,
             "devices": jax.device_count(),
         }
@@ -103,7 +103,9 @@ class Saver:
         self.pace.saved()
 
     def close(self) -> None:
-        """Wait for the last file, and unlock the folder."""
+        """Wait for the last file, and unlock the folder; nothing in a process that was forked."""
+        if not self._lock.is_of_this_process:
+            return
         try:
             self.checkpoints.wait()
         finally:
