@@ -130,7 +130,7 @@ def _from_linen(module: Any, call: Call | None, rngs: tuple[str, ...]) -> Layer:
 
 
 def _fields(value: Any) -> Any:
-    """The fields of a module, and of those in them, as nested dicts; of flax's own those alone that are not defaults."""
+    """The fields of a module, and of modules in it, as nested dicts; of flax's own only those that are not defaults."""
     if not hasattr(value, "__dataclass_fields__") or not hasattr(value, "scope"):
         if jax.tree_util.all_leaves([value]):
             return value

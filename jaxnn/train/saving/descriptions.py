@@ -41,6 +41,7 @@ VALUES = sys.stdlib_module_names | {"jax", "jaxlib", "numpy"}
 def described(value: Any, depth: int = 0) -> str:
     """A text for a network, an optimizer, a function, an object, a setting.
 
+    - A layer is known by its kind, options and parts; one of your own also by its two functions.
     - A function is known by its name; one that a module does not have under its name also by what its closure holds and
       by its defaults: `losses.l2(1e-4)` is not `losses.l2(1e-3)`. A bound method is known by its object, too.
     - An object is known by the name of its class and by its attributes, also private ones, or by its own
@@ -70,7 +71,8 @@ class _Description:
         if isinstance(value, str):
             return value
         if isinstance(value, Layer):
-            options = [f"{name}={self.of(option)}" for name, option in value.options.items()]
+            settings = dict(value.options) | _own_functions(value)
+            options = [f"{name}={self.of(option)}" for name, option in settings.items()]
             return f"{value.kind.name}({', '.join([*options, *map(self.of, value.parts)])})"
         if (known := spec(value)) is not None:
             return self._call(*known)
@@ -151,6 +153,22 @@ class _Description:
         if type(value) is tuple:
             return f"({', '.join(map(self._held, value))})"
         return self.of(value)
+
+
+def _own_functions(layer: Layer) -> dict[str, Any]:
+    """Init and apply of a layer that was not made here: its options may not tell all."""
+    found: dict[str, Any] = {}
+    for name in ("init", "apply"):
+        function: Any = getattr(layer, name)
+        while _is_ours(function):
+            function = _held_by(function).get(name)
+        if function is not None and not _is_ours(getattr(function, "func", None)):
+            found[name] = function
+    return found
+
+
+def _is_ours(function: Any) -> bool:
+    return isinstance(function, types.FunctionType) and _root(function.__globals__.get("__name__")) == "jaxnn"
 
 
 def _root(module: Any) -> str:

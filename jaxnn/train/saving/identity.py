@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -63,12 +62,13 @@ def differences(saved: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return [_difference(name, *pair) for name, pair in pairs.items() if pair[0] != pair[1]]
 
 
-def _difference(name: str, *texts: str) -> str:
-    """Both texts; of long ones what is near the first difference."""
-    same = len(os.path.commonprefix(texts))
-    start = same - SHOWN // 4 if same > SHOWN // 2 and max(map(len, texts)) > SHOWN else 0
-    saved, now = (("..." if start else "") + _short(text[start:]) for text in texts)
-    return f"{name}: saved {saved}, now {now}"
+def _difference(name: str, saved: str, now: str) -> str:
+    """Both texts; of long ones the beginning, and what is near the first difference."""
+    same = next((i for i, (a, b) in enumerate(zip(saved, now, strict=False)) if a != b), min(len(saved), len(now)))
+    head, start = SHOWN // 4, same - SHOWN // 4
+    if start > head and max(len(saved), len(now)) > SHOWN:
+        saved, now = (f"{text[:head]}...{text[start:]}" for text in (saved, now))
+    return f"{name}: saved {_short(saved)}, now {_short(now)}"
 
 
 def _short(text: str) -> str:
