@@ -32,7 +32,7 @@ class Position(NamedTuple):
     """The place of a batch in a run.
 
     Attributes:
-        seed: of the run: the number that its key was made of, `jax.random.key(seed)`; of another key see `seed_of`.
+        seed: of the run: the number that its key was made of, `jax.random.key(seed)`; of a split one, of its words.
         epoch: from 1.
         step: of the epoch, from 0.
     """
