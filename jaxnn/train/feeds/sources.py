@@ -32,7 +32,7 @@ class Position(NamedTuple):
     """The place of a batch in a run.
 
     Attributes:
-        seed: of the run: the number that its key was made of, `jax.random.key(seed)`.
+        seed: of the run: the number that its key was made of, `jax.random.key(seed)`; of a split one, of its words.
         epoch: from 1.
         step: of the epoch, from 0.
     """
@@ -227,8 +227,15 @@ def pair_of(batch: Any) -> tuple[PyTree, PyTree]:
 
 
 def seed_of(key: Key) -> int:
-    """The number that a key holds: seed for `jax.random.key(seed)`."""
-    return int.from_bytes(np.asarray(jax.random.key_data(key)).astype(">u4").tobytes(), "big")
+    """The number that a key was made of: seed for `jax.random.key(seed)`, 0 <= seed < 2**32, of each implementation.
+
+    Of another key, such as one that `jax.random.split` made, the number of its words: up to 64 bits, or 128 of "rbg".
+    """
+    words = np.asarray(jax.random.key_data(key)).astype(">u4")
+    half = len(words) // 2
+    if half > 1 and (words[:half] == words[half:]).all():  # "rbg" has the words of threefry twice
+        words = words[:half]
+    return int.from_bytes(words.tobytes(), "big")
 
 
 def source_of(train: Any, key: Key, epoch: Epoch, steps: int | None) -> Source | None:

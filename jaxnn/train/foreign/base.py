@@ -64,6 +64,13 @@ def require_maker(where: str, make: Callable[..., Any], argument: str, remedy: s
         ) from None
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Settings:
+    """What is fixed in a model of another library, among a layer's options: what a run is known by, and not shown."""
+
+    values: Any = dataclasses.field(repr=False)
+
+
 def mode(names: Sequence[str], train: bool) -> dict[str, bool]:
     """The arguments among these names that say the mode."""
     return {name: MODES[name] is train for name in names if name in MODES}

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxnn.checks import require_key
 from jaxnn.layers import Layer
-from jaxnn.train.foreign.base import EQUINOX, arguments_of, mode, package, require_maker
+from jaxnn.train.foreign.base import EQUINOX, Settings, arguments_of, mode, package, require_maker
 from jaxnn.types import Array, Key, Params, PyTree, State
 
 Call: TypeAlias = Callable[..., Any]
@@ -113,7 +113,13 @@ def from_equinox(model: Any, state: Any = None, *, call: Call | None = None, axi
             raise
         return y, (new, buffers) if train and stateful else state
 
-    return Layer(init, apply, EQUINOX, MappingProxyType({"form": name}))
+    # Their shapes in place of the arrays, which training changes.
+    settings = Settings((jax.tree.map(_abstract, known), call, axis_name))
+    return Layer(init, apply, EQUINOX, MappingProxyType({"form": name, "settings": settings}))
+
+
+def _abstract(leaf: Any) -> Any:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if _is_array(leaf) else leaf
 
 
 def _is_array(leaf: Any) -> bool:

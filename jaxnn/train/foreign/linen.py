@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from jaxnn.checks import require_key
 from jaxnn.layers import Layer
 from jaxnn.optim.base import dtypes_of
-from jaxnn.train.foreign.base import FLAX, arguments_of, mode, package
+from jaxnn.train.foreign.base import FLAX, Settings, arguments_of, mode, package
 from jaxnn.train.foreign.nnx import from_nnx
 from jaxnn.types import Array, Key, Params, State
 
@@ -126,7 +127,25 @@ def _from_linen(module: Any, call: Call | None, rngs: tuple[str, ...]) -> Layer:
             )
         return y, dtypes_of(new, state)  # flax's statistics take the dtypes of inputs in float64
 
-    return Layer(init, apply, FLAX, MappingProxyType({"form": name}))
+    settings = Settings((_fields(module), call, rngs))
+    return Layer(init, apply, FLAX, MappingProxyType({"form": name, "settings": settings}))
+
+
+def _fields(value: Any) -> Any:
+    """The fields of a module, and of modules in it, as nested dicts; of flax's own only those that are not defaults."""
+    if not hasattr(value, "__dataclass_fields__") or not hasattr(value, "scope"):
+        if jax.tree_util.all_leaves([value]):
+            return value
+        return jax.tree.map(_fields, value, is_leaf=lambda part: part is not value)
+    named = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    own = type(value).__module__.startswith("flax.")
+    defaults = {field.name: field.default for field in dataclasses.fields(value) if own}
+    kept = {
+        name: _fields(each)
+        for name, each in named.items()
+        if name not in ("parent", "name") and not (name in defaults and each is defaults[name])
+    }
+    return {"module": type(value).__qualname__} | kept
 
 
 def _require_streams(where: str, told: str, rngs: tuple[str, ...], key: Key | None, train: bool) -> None:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxnn.checks import require_key
 from jaxnn.layers import Layer
 from jaxnn.optim.base import dtypes_of
-from jaxnn.train.foreign.base import NNX, arguments_of, mode, require_maker
+from jaxnn.train.foreign.base import NNX, Settings, arguments_of, mode, require_maker
 from jaxnn.types import Array, Key, Params, PyTree, State
 
 
@@ -65,7 +65,7 @@ def from_nnx(nnx: Any, module: Any, call: Callable[[Any, Array, bool], Array] | 
             return y, state
         return y, dtypes_of(_only(state, nnx.to_pure_dict(parted(net)[3])), state)  # as those of linen
 
-    return Layer(init, apply, NNX, MappingProxyType({"form": name}))
+    return Layer(init, apply, NNX, MappingProxyType({"form": name, "settings": Settings((graph, call))}))
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:

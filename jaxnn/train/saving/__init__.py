@@ -7,6 +7,7 @@
 | `background` | the thread that writes |
 | `pace` | how many steps or epochs until the next save |
 | `identity` | what makes a run the same run |
+| `descriptions` | the texts for its parts |
 | `lock` | one call at a time in a folder |
 | `signals` | SIGTERM and SIGINT end a run after a save |
 """

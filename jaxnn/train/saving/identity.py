@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import functools
-import hashlib
-import re
-import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -16,11 +10,13 @@ import numpy as np
 
 from jaxnn.data import Draws
 from jaxnn.layers import Layer
-from jaxnn.optim.spec import Fixed, Numbers, Structure, spec
+from jaxnn.train.saving.descriptions import array_text, described, digest, picked
 from jaxnn.types import Key, PyTree
 
-ROWS = 64
-"""The largest number of examples that a fingerprint of data reads."""
+__all__ = ["described", "differences", "fingerprint", "identity"]
+
+LONGEST, SHOWN = 10_000, 200
+"""Characters of a text in a checkpoint, and of its part in a message."""
 
 
 def identity(
@@ -36,12 +32,16 @@ def identity(
 ) -> dict[str, str]:
     """A text for each part of a run, equal in every process that makes the same run.
 
-    The body of a function is not read: one of the same name may have changed.
+    The body of a function is not read: one of the same name may have changed. What else tells functions and objects
+    apart, see `described`; and data, see `fingerprint`.
     """
     named = {name: described(value) for name, value in others.items() if value is not None}
-    return {
-        "network": described(net),
-        "loss": described(loss),
+    parts = {"network": described(net), "loss": described(loss)}
+    if "gradient" in named:  # it holds other parts: what differs in one of them is told once
+        for name, text in (parts | {"regularizer": named.get("regularizer", "")}).items():
+            named["gradient"] = named["gradient"].replace(text, f"the {name}") if text else named["gradient"]
+    texts = {
+        **parts,
         "optimizer": described(opt),
         "data": fingerprint(train),
         "batch size": str(batch_size),
@@ -49,101 +49,96 @@ def identity(
         "seed": f"{jax.random.key_impl(key)} {np.asarray(jax.random.key_data(key)).tolist()}",
         **named,
     }
+    return {name: _bounded(text) for name, text in texts.items()}
 
 
 def differences(saved: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """A sentence for each part in which two runs differ."""
     none = "nothing"
-    return [
-        f"{name}: saved {_short(saved.get(name, none))}, now {_short(now.get(name, none))}"
+    pairs = {
+        name: (saved.get(name, none), now.get(name, none))
         for name in [*saved, *(name for name in now if name not in saved)]
-        if saved.get(name, none) != now.get(name, none)
-    ]
+    }
+    return [_difference(name, *pair) for name, pair in pairs.items() if pair[0] != pair[1]]
 
 
-def described(value: Any, depth: int = 4) -> str:
-    """A text for a network, an optimizer, a function, a setting.
-
-    A function is known by its name and by what its closure holds, `depth` functions deep: `losses.l2(1e-4)` is not
-    `losses.l2(1e-3)`.
-    """
-    if isinstance(value, str):
-        return value
-    inner = functools.partial(described, depth=depth)
-    if isinstance(value, Layer):
-        options = [f"{name}={inner(option)}" for name, option in value.options.items()]
-        return f"{value.kind.name}({', '.join([*options, *map(inner, value.parts)])})"
-    if isinstance(value, functools.partial):
-        given = [inner(each) for each in value.args] + [f"{k}={inner(v)}" for k, v in value.keywords.items()]
-        return f"{inner(value.func)}({', '.join(given)})"
-    if hasattr(value, "init") and hasattr(value, "update"):
-        known = spec(value)
-        return _call(*known, depth) if known else inner((value.init, value.update))
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {inner(each)}" for key, each in value.items()) + "}"
-    if isinstance(value, tuple | list):
-        return f"({', '.join(map(inner, value))})"
-    if isinstance(value, jax.Array | np.ndarray):
-        return fingerprint(value) if value.size > 1 else str(np.asarray(value).tolist())
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [f"{field.name}={inner(getattr(value, field.name))}" for field in dataclasses.fields(value)]
-        return f"{type(value).__qualname__}({', '.join(fields)})"
-    if isinstance(value, types.FunctionType):
-        made = depth and "<locals>" in value.__qualname__  # the decorators of a module's function are no settings
-        cells = ", ".join(inner(cell, depth=depth - 1) for cell in _closed_over(value)) if made else ""
-        return f"{value.__module__}.{value.__qualname__}" + (f"({cells})" if cells else "")
-    if hasattr(value, "__qualname__"):
-        return str(value.__qualname__)
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
-
-
-def _closed_over(function: types.FunctionType) -> list[Any]:
-    found = []
-    for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):  # not filled yet
-            found.append(cell.cell_contents)
-    return [each for each in found if each is not function]
-
-
-def _call(structure: Structure, numbers: Numbers, depth: int) -> str:
-    """An optimizer as the call of its factory with all arguments."""
-    given = [
-        f"{name}={_call(leaf, numbers[name], depth)}" if isinstance(leaf, Structure)
-        else f"{name}={described(leaf.value if isinstance(leaf, Fixed) else numbers[name], depth)}"
-        for name, leaf in zip(structure.names, structure.leaves, strict=True)
-    ]  # fmt: skip
-    return f"{structure.rule.__name__}({', '.join(given)})"
-
-
-def fingerprint(source: Any) -> str:
-    """A text for training data: its own `fingerprint()`, or shapes, dtypes and a digest of at most 64 examples."""
-    own = getattr(source, "fingerprint", None)
-    if callable(own):
-        return str(own())
-    if isinstance(source, Draws):
-        return f"{described(source.draw)} of {fingerprint(source.arrays)}, {source.steps} batches"
-    if not (hasattr(source, "shape") or hasattr(source, "x") or isinstance(source, tuple | list | dict)):
-        return described(source)  # a stream
-    leaves = jax.tree.leaves(source)
-    return ", ".join(map(_of_array, leaves)) or "nothing"
-
-
-def _of_array(array: Any) -> str:
-    array = array if hasattr(array, "shape") else np.asarray(array)
-    about = f"{array.dtype}{list(array.shape)}"
-    if isinstance(array, jax.Array) and not array.is_fully_addressable and not array.is_fully_replicated:
-        return about  # the examples are in other processes
-    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
-        array = jax.random.key_data(array)
-    if isinstance(array, jax.Array) and not array.is_fully_addressable:
-        array = array.addressable_data(0)
-    rows = array
-    if array.ndim:
-        picked = np.unique(np.linspace(0, max(len(array) - 1, 0), min(ROWS, len(array))).round().astype(int))
-        rows = array[picked]
-    digest = hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()[:16]
-    return f"{about} {digest}"
+def _difference(name: str, saved: str, now: str) -> str:
+    """Both texts; of long ones the beginning, and what is near the first difference."""
+    same = next((i for i, (a, b) in enumerate(zip(saved, now, strict=False)) if a != b), min(len(saved), len(now)))
+    head, start = SHOWN // 4, same - SHOWN // 4
+    if start > head and max(len(saved), len(now)) > SHOWN:
+        saved, now = (f"{text[:head]}...{text[start:]}" for text in (saved, now))
+    return f"{name}: saved {_short(saved)}, now {_short(now)}"
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 200 else f"{text[:197]}..."
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... {digest(text.encode())}"
+
+
+def fingerprint(source: Any) -> str:
+    """A text for training data.
+
+    | data | text |
+    |---|---|
+    | what has `fingerprint()` | what that returns |
+    | an object with `rows(indices)` and `len` | its length, and dtypes, shapes and a digest of at most 64 rows |
+    | arrays, or an object with `x` and `y` | dtypes, shapes and a digest of at most 64 rows of each |
+    | a stream: a function, an iterable | as `described`: a name, closure or attributes |
+
+    Changes elsewhere than in the rows that are read, in the body of a function or in what iterators draw from are not
+    seen. An iterable whose attributes change while it is read, such as a counter, is another one then: give it a
+    `fingerprint()`.
+    """
+    own = getattr(source, "fingerprint", None)
+    if callable(own):
+        return str(own())
+    if hasattr(source, "rows") and hasattr(source, "__len__"):  # as `source_of` decides
+        return _of_rows(source)
+    if isinstance(source, Draws):
+        return f"{described(source.draw)} of {fingerprint(source.arrays)}, {source.steps} batches"
+    if hasattr(source, "x") and hasattr(source, "y"):
+        return _of_leaves((source.x, source.y))
+    if hasattr(source, "shape") or isinstance(source, tuple | list | dict):
+        return _of_leaves(source)
+    return described(source)
+
+
+def _of_leaves(arrays: PyTree) -> str:
+    def is_leaf(part: Any) -> bool:
+        return isinstance(part, Draws) or _is_nested_list(part)
+
+    return ", ".join(map(_of_leaf, jax.tree.leaves(arrays, is_leaf=is_leaf))) or "nothing"
+
+
+def _of_leaf(leaf: Any) -> str:
+    if isinstance(leaf, Draws):
+        return fingerprint(leaf)
+    return array_text(leaf) if hasattr(leaf, "shape") or _is_nested_list(leaf) else described(leaf)
+
+
+def _is_nested_list(value: Any) -> bool:
+    """Whether this is an array as lists of numbers, or of lists of them."""
+    if not isinstance(value, list):
+        return False
+    while isinstance(value, list) and value:
+        value = value[0]
+    return isinstance(value, int | float | complex)
+
+
+def _of_rows(source: Any) -> str:
+    """Of a source of rows, some of them; without a digest where they differ each time that they are read."""
+    n = len(source)
+    if not n:
+        return "0 rows"
+    first, second = (_of_batch(source.rows(picked(n)), n) for _ in range(2))
+    if first == second:
+        return ", ".join(first)
+    return ", ".join(text.rpartition(" ")[0] for text in first)
+
+
+def _of_batch(batch: Any, n: int) -> Iterable[str]:
+    return [array_text(leaf, n) for leaf in jax.tree.leaves(batch)]

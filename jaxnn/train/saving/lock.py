@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -35,14 +35,20 @@ class FolderLock:
     The file is created atomically, so that one of two processes gets it. A lock whose process has ended on this host is
     taken over, and so is one older than `WRITING` without a readable owner. Whether a process on another host still
     runs cannot be determined here: its lock is taken over if the file was not touched for `SILENT` seconds, as the
-    owner does every `BEAT`.
+    owner does every `BEAT`. A process that is forked from the owner has no part in the lock.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None] | None = None) -> None:
         self.path = folder / NAME
         self._say = say
-        self._held = False
+        self._mine: dict[str, Any] | None = None
+        self._pid = os.getpid()
         self._released = threading.Event()
+
+    @property
+    def is_of_this_process(self) -> bool:
+        """Whether this process made the lock, and was not forked from the one that did."""
+        return os.getpid() == self._pid
 
     def acquire(self) -> None:
         """Lock the folder, which must exist.
@@ -51,20 +57,26 @@ class FolderLock:
             FolderInUseError: another owner holds the lock.
             UnwrittenError: the lock could not be written.
         """
-        if not self._made():
+        mine = _this_process()
+        if not self._made(mine):
             self._take_over()
-            if not self._made():
+            if not self._made(mine):
                 self._refuse()
-        self._held = True
+        self._mine = mine
         self._released.clear()
         threading.Thread(target=self._beat, daemon=True).start()
 
     def release(self) -> None:
-        """Unlock the folder, if this lock was acquired."""
+        """Unlock the folder, if this lock was acquired and nobody else has taken it over."""
+        if not self.is_of_this_process:
+            return
         self._released.set()
-        if self._held:
+        if self._is_mine():
             self.path.unlink(missing_ok=True)
-            self._held = False
+        self._mine = None
+
+    def _is_mine(self) -> bool:
+        return self._mine is not None and self._owner() == self._mine
 
     def is_held(self) -> bool:
         """Whether a process that may still run has locked the folder."""
@@ -73,12 +85,13 @@ class FolderLock:
     def _beat(self) -> None:
         while not self._released.wait(BEAT):
             with contextlib.suppress(OSError):
-                os.utime(self.path)
+                if self._is_mine():
+                    os.utime(self.path)
 
-    def _made(self) -> bool:
+    def _made(self, mine: Mapping[str, Any]) -> bool:
         """Create the file atomically; whether it did not exist before."""
         try:
-            return create_bytes(self.path, json.dumps(_this_process()).encode())
+            return create_bytes(self.path, json.dumps(mine).encode())
         except UnwrittenError as error:
             told = UnwrittenError(f"{error} The folder is not locked, and its runs are unchanged.")
             told.errno = error.errno

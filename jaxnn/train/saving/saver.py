@@ -81,10 +81,8 @@ class Saver:
                 f"fit: the folder {self.checkpoints.folder} holds another run: {'; '.join(found)}. Use another folder, "
                 "or empty this one."
             )
-        dtypes = {} if whole is None else whole["dtypes"]
-        report = {
-            name: jax.ShapeDtypeStruct((about["step"],), dtypes[f"report/{name}"]) for name in about.get("report", ())
-        }
+        dtypes = about.get("report", {})
+        report = {name: jax.ShapeDtypeStruct((about["step"],), dtype) for name, dtype in dtypes.items()}
         best = like if about.get("has_best") else None
         tree, about = self.checkpoints.restore({"ts": like, "report": report, "best": best}, step)
         if whole is not None:
@@ -103,10 +101,12 @@ class Saver:
             raise ValueError(f"fit: {min(found)} is a checkpoint of {of}: pass {remedy}, or use another folder.")
 
     def save(self, saved: Saved) -> None:
-        """Write a checkpoint in the background."""
+        """Write a checkpoint in the background; nothing in a process that was forked."""
+        if not self._lock.is_of_this_process:
+            return
         about = saved.about | {
             "run": self.identity,
-            "report": list(saved.report),
+            "report": {name: str(values.dtype) for name, values in saved.report.items()},
             "has_best": saved.best is not None,
             "devices": jax.device_count(),
         }
@@ -115,7 +115,9 @@ class Saver:
         self.pace.saved()
 
     def close(self) -> None:
-        """Wait for the last file, and unlock the folder."""
+        """Wait for the last file, and unlock the folder; nothing in a process that was forked."""
+        if not self._lock.is_of_this_process:
+            return
         try:
             self.checkpoints.wait()
         finally:
