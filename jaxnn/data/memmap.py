@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import weakref
 from collections.abc import Callable, Sequence
@@ -18,9 +17,6 @@ Prepare: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]
 
 MAPPED = 1 << 26
 """Bytes of an array, in all its files, up to which they are mapped into memory."""
-
-ROWS = 64
-"""Rows that a fingerprint reads."""
 
 
 class Memmap:
@@ -45,12 +41,6 @@ class Memmap:
         picked = as_numpy("Memmap.rows", "indices", indices)
         x, y = self.x[picked], self.y[picked]
         return (x, y) if self._prepare is None else self._prepare(x, y)
-
-    def fingerprint(self) -> str:
-        """A text for the examples: shapes, dtypes, and a digest of 64 of them."""
-        picked = np.unique(np.linspace(0, len(self) - 1, ROWS).round().astype(np.int64))
-        digest = hashlib.sha256(self.x[picked].tobytes() + self.y[picked].tobytes()).hexdigest()[:16]
-        return f"x {self.x}, y {self.y}, {digest}"
 
 
 class Rows:

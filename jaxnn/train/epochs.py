@@ -36,7 +36,7 @@ from jaxnn.train.memo import memoized
 from jaxnn.train.meshes import as_split, put_on, require_divided, require_no_other_mesh
 from jaxnn.train.pieces import Epoch, require_full
 from jaxnn.train.progress import say
-from jaxnn.train.saving.identity import described, fingerprint, identity
+from jaxnn.train.saving.identity import fingerprint, identity
 from jaxnn.train.saving.pace import SAVE_EVERY, SaveEvery
 from jaxnn.train.saving.saver import Folder, Saver
 from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad, grad_norm, init
@@ -141,7 +141,7 @@ def epochs(
     run = Run(net, loss, opt, feed, key, count, evaluate, held_out, _evaluated_at(evaluated_at, evaluate_on))
     if folder is None:
         return Epochs(run, ts, None)
-    others: dict[str, Any] = {"gradient": described(vg, depth=0), "regularizer": regularizer, "augment": augment}
+    others: dict[str, Any] = {"gradient": vg, "regularizer": regularizer, "augment": augment}
     others |= {"measure": measure, "metrics": dict(metrics or {}) or None, "steps per epoch": steps_per_epoch}
     others |= {"validation": None if validation is None else fingerprint(tuple(validation))}
     others |= {"evaluated at": run.evaluated_at}

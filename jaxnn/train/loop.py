@@ -142,9 +142,11 @@ class Epochs(Iterator[Event]):
 
     def close(self) -> None:
         """Save the last complete epoch, if that is not done, and unlock the folder; the end of the loop calls it."""
+        if self._process != os.getpid():  # of a fork: folder, threads and signals are the parent's
+            return
         self._end()
         self._run.feed.close()
-        if self._saver is None or self._process != os.getpid():  # the folder is the parent's
+        if self._saver is None:
             return
         try:
             if self._unsaved:
