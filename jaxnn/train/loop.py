@@ -19,9 +19,7 @@ import numpy as np
 from jaxnn.layers import Layer
 from jaxnn.optim import Transformation
 from jaxnn.optim.rates import learning_rate
-from jaxnn.train.arguments import (
-    require_same_state,
-)
+from jaxnn.train.arguments import require_same_state
 from jaxnn.train.divergence import require_finite, require_no_nan
 from jaxnn.train.feeds.arrays import Feed, joined, mean_of
 from jaxnn.train.keys import epoch_key
@@ -81,7 +79,7 @@ class Epochs(Iterator[Event]):
         history: the records of all epochs so far, those before a resumption included.
         stopped: "SIGTERM" or "SIGINT" if that signal ended it, else "".
         best: a state that the checkpoints hold besides: the one that `fit` would return. None for `ts` itself.
-        extra: what they hold besides as JSON.
+        extra: what they hold besides as JSON: that of `fit`, or of a loop of your own.
     """
 
     def __init__(self, run: Run, start: TrainState, saver: Saver | None) -> None:

@@ -95,6 +95,7 @@ def test_padded_sequences_and_encoder_decoders(name: str) -> None:
         assert_close(*jax.jit(lambda: (run(class_chunk=CHUNK), run()))(), rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_a_bias_would_be_added_at_padding() -> None:
     net = models.transformer(V, pad=0, head=Dense(V), **SMALL)
     params, state = net.init(jax.random.key(0), jax.ShapeDtypeStruct((T,), jnp.int32))

@@ -164,6 +164,7 @@ def padded(x: np.ndarray) -> np.ndarray:
     return x
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_token_does_not_depend_on_its_place() -> None:
     net = NETS["default"]
     params, state = drawn(net)

@@ -94,6 +94,7 @@ def test_a_dense_layer_at_the_end_is_the_head_and_no_other() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_muon_takes_the_roles() -> None:
     net = models.transformer(7, width=8, depth=2, heads=2, stacked=True)
     params, _ = net.init(jax.random.key(0), TOKENS)

@@ -103,6 +103,7 @@ def language_model(**how: Any) -> train.FitResult:
     return train.fit(LM, LOSS, LM_OPT, **SETTINGS | {"train": WINDOWS, "progress": False} | how)
 
 
+@pytest.mark.slow
 def test_fit_is_a_loop_of_epochs_and_goes_on_from_any_of_them() -> None:
     """Each epoch depends on its state and its key alone."""
     vg = jax.value_and_grad(train.mean_loss(LM, LOSS), has_aux=True)

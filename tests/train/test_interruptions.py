@@ -24,6 +24,7 @@ from jaxnn import data, layers, models, optim, train
 from jaxnn.data import Partial
 from jaxnn.train.loop import Epochs
 from jaxnn.train.saving.pace import Pace
+from tests.helpers import slow
 from tests.train.problems import KEY, LOSS, NET, OPT, K, classification
 
 FIT: dict[str, Any] = {"key": KEY, "batch_size": 10, "validation": classification(1)}
@@ -39,8 +40,9 @@ def course(folder: Any, **settings: Any) -> Epochs:
     return train.epochs(NET, LOSS, OPT, classification(), **how)
 
 
-@pytest.mark.parametrize("epoch", [1, 3, 4])
-@pytest.mark.parametrize("by", ["on_epoch", "stopping"])
+@pytest.mark.parametrize(
+    ("epoch", "by"), [(3, "on_epoch"), *slow((1, "on_epoch"), (4, "on_epoch"), (1, "stopping"), (3, "stopping"))]
+)
 def test_an_error_of_the_callers_code_loses_no_choice(epoch: int, by: str, tmp_path: Path) -> None:
     whole = fitted(select="validation_loss")
     assert whole.epoch == 3

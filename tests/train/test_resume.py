@@ -194,6 +194,7 @@ def test_a_signal_within_an_epoch_ends_it_after_a_piece(tmp_path: Path, monkeypa
     assert_same(fitted(folder=tmp_path, save_every=2), uninterrupted())
 
 
+@pytest.mark.slow
 def test_the_best_epoch_and_the_rules_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rising = optim.sgd(lambda count: jnp.where(count < 12, 0.1, -0.5))  # descends for a while, then climbs
     how: dict[str, Any] = {"opt": rising, "epochs": 30, "stopping": [train.EarlyStopping("loss", patience=3)]}

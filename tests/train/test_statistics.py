@@ -92,6 +92,7 @@ def test_positions_that_a_loss_masks_weigh_as_in_the_mean_loss() -> None:
     assert_close(found.means["sq_norms"], found.values.sum() / 2, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_every_example_has_a_key_of_its_own() -> None:
     net = models.serial(layers.Dense(16), layers.Dropout(0.5), layers.Dense(2))
     params, state = net.init(KEY, (3,))

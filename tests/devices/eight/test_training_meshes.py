@@ -84,7 +84,7 @@ def alone(name: str, opt: str) -> train.FitResult:
 
 @pytest.mark.parametrize(
     ("name", "opt", "kind", "fsdp"),
-    [("mlp", "adam", "auto", True), ("cnn", "sgd", "explicit", False),
+    [("mlp", "adam", "auto", True),
      *slow(*((name, opt, kind, fsdp) for name in NETS for opt in OPTIMIZERS for kind in KINDS
              for fsdp in (False, True)))],
 )  # fmt: skip

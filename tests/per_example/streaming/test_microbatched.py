@@ -23,7 +23,7 @@ from jaxnn.per_example import (
 )
 from jaxnn.per_example.forms import explicit
 from jaxnn.per_example.streaming.statistic import Part
-from tests.helpers import assert_close, float64, random, slow
+from tests.helpers import assert_close, float64, random
 
 N, T, D = 11, 3, 4
 
@@ -64,8 +64,9 @@ def statistics(params: Any) -> Any:
     }
 
 
-@pytest.mark.parametrize("size", [4, *slow(1, 10, 11, 20)])
-@pytest.mark.parametrize("weighted", [True, *slow(False)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 4, 10, 11, 20])
+@pytest.mark.parametrize("weighted", [True, False])
 def test_microbatches_are_the_batch(size: int, weighted: bool) -> None:
     with float64(), jax.numpy_dtype_promotion("strict"):
         params, tokens, y = problem()
