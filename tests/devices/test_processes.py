@@ -88,9 +88,9 @@ def test_a_shared_sweep_and_a_signal_to_one_process(tmp_path: Path) -> None:
         assert 2 <= found["arr_0"] < 400
 
 
-def example(count: int, folder: Path) -> list[subprocess.Popen[str]]:
+def example(count: int, folder: Path, *more: str) -> list[subprocess.Popen[str]]:
     """The processes of examples/multihost.py, with 8 devices in all."""
-    where = ["--folder", str(folder), "--cpu-devices", str(8 // count), "--epochs", "6", "--save-every", "0.2"]
+    where = ["--folder", str(folder), "--cpu-devices", str(8 // count), "--epochs", "6", *more]
     address = free_address()
     among = [["--coordinator", address, "--processes", str(count), "--index", str(i)] for i in range(count)]
     return started(*(["examples/multihost.py", *where, *(each if count > 1 else [])] for each in among))
@@ -101,7 +101,7 @@ def test_the_example_stops_on_a_signal_and_goes_on(tmp_path: Path) -> None:
     pytest.importorskip("orbax.checkpoint", reason="orbax is not installed: pip install 'jaxnn[orbax]'")
     (alone,) = ended(example(1, tmp_path / "1"), 0)
     assert "1 processes, 8 devices, w (64, 512) split by P(None, 'data')" in alone
-    processes, deadline = example(2, tmp_path / "2"), time.monotonic() + TIMEOUT
+    processes, deadline = example(2, tmp_path / "2", "--save-every", "1.0"), time.monotonic() + TIMEOUT
     while not list((tmp_path / "2").glob("sha256-*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     processes[1].send_signal(signal.SIGTERM)
