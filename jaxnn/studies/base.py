@@ -137,11 +137,12 @@ def followed(
             keeps nothing.
         known: what makes this the same training, see `identity`; another's folder is refused.
     """
-    yield start
+    state = start
+    yield state
     if folder is None:
         for i in range(1, epochs + 1):
-            start = advance(start, i)
-            yield start
+            state = advance(state, i)
+            yield state
         return
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), start)
     with Checkpoints(folder, keep=max(epochs, 1)) as kept:
@@ -150,11 +151,16 @@ def followed(
             raise ValueError(f"{folder} has the states of another training ({'; '.join(other)}). Use another folder.")
         for i in range(1, epochs + 1):
             if i in done:
-                start = kept.restore(like, i)[0]
+                state = kept.restore(like, i)[0]
             else:
-                start = advance(start, i)
-                kept.save(i, start, {"run": known})
-            yield start
+                state = advance(state, i)
+                kept.save(i, state, {"run": known})
+            yield state
+
+
+def within(folder: str | Path | None, name: str) -> Path | None:
+    """The folder of one of several trainings of a study; None where nothing is saved."""
+    return None if folder is None else Path(folder) / name
 
 
 def make_pass(net: Layer, statistic: Callable[[Tape], Each]) -> Callable[[TrainState, Any, Any], Each]:

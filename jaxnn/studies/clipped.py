@@ -21,7 +21,7 @@ from jaxnn import backprop, metrics, optim, per_example, plots, train
 from jaxnn.checks import require_between
 from jaxnn.data import Splits
 from jaxnn.layers import Layer
-from jaxnn.studies.base import LOSS, Epoch, make_measure, network, rounded, splits, states
+from jaxnn.studies.base import LOSS, Epoch, make_measure, network, rounded, splits, states, within
 from jaxnn.train.pieces import scan_epoch
 from jaxnn.train.step import TrainState, ValueAndGrad
 from jaxnn.types import Array, Key, Loss, Params, Scalar, State
@@ -198,7 +198,7 @@ def run(
     runs: list[tuple[str, Epoch | None]] = [("plain", None)]
     runs += [(f"bound-{float(bound)}-noise-{float(s)}", functools.partial(noisy, jnp.float32(s))) for s in noise]
     for name, epoch in runs:
-        how["folder"] = None if folder is None else Path(folder) / name
+        how["folder"] = within(folder, name)
         found.append([])
         for ts in states(net, parts.train, opt, epoch=epoch, **how):
             each = measure(ts, parts.train)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from jaxnn import data, initializers, layers, models, plots
 from jaxnn.checks import require_positive_int
 from jaxnn.layers import Layer
-from jaxnn.studies.base import rounded
+from jaxnn.studies.base import rounded, within
 from jaxnn.studies.sequences import ACCURACY, NEXT_TOKEN, course, table
 from jaxnn.types import Array, Params
 
@@ -132,9 +132,9 @@ def run(
     def measured(params: Params) -> list[Any]:  # (2, depth, H)
         return np.asarray(attended(params)).tolist()
 
-    with course(one, task, NEXT_TOKEN, folder=None if folder is None else Path(folder) / "one", **how) as first:
+    with course(one, task, NEXT_TOKEN, folder=within(folder, "one"), **how) as first:
         collections.deque(first, maxlen=0)
-    with course(two, task, NEXT_TOKEN, folder=None if folder is None else Path(folder) / "two", **how) as second:
+    with course(two, task, NEXT_TOKEN, folder=within(folder, "two"), **how) as second:
         found = second.extra.setdefault("scores", [])  # saved with the epochs
         if len(found) == len(second.history):  # before training, or where an interruption came before the measure
             found.append(measured(second.ts.params))

@@ -15,7 +15,7 @@ from jaxnn import backprop, optim, per_example, plots, train, tree
 from jaxnn.checks import count_of, require_between, require_positive_int
 from jaxnn.data import Dataset, Partial, Splits, batch_indices, select
 from jaxnn.layers import Layer
-from jaxnn.studies.base import LOSS, followed, make_measure, network, ranked, rounded, splits
+from jaxnn.studies.base import LOSS, followed, make_measure, network, ranked, rounded, splits, within
 from jaxnn.train import TrainState
 from jaxnn.train.saving.identity import fingerprint, identity
 from jaxnn.types import Array, Key, Params
@@ -150,7 +150,7 @@ def run(
         others = {"learning rate": learning_rate, "tests": fingerprint((chosen.x, chosen.y))}
         known = identity(net, LOSS, None, (x, y), key, batch_size=batch_size, partial=Partial.DROP, others=others)
         zero = jnp.zeros((len(x), len(chosen)))
-        *_, last = followed(advance, (start, zero), epochs, None if folder is None else Path(folder) / name, known)
+        *_, last = followed(advance, (start, zero), epochs, within(folder, name), known)
         return last
 
     # The worst test examples are known only after training; the second run repeats the first exactly.

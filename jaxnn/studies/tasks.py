@@ -16,7 +16,7 @@ from jaxnn.checks import count_of, nearest_name, require_positive_int
 from jaxnn.data import Draws
 from jaxnn.layers import Layer
 from jaxnn.plots.bench import line_style
-from jaxnn.studies.base import rounded
+from jaxnn.studies.base import rounded, within
 from jaxnn.studies.sequences import ACCURACY, NEXT_TOKEN, course, table
 
 HELD_OUT = 512
@@ -137,7 +137,7 @@ def run(
         stream = TASKS[task](steps)
         for a, name in enumerate(networks):
             net = network(name, stream, width)
-            how["folder"] = None if folder is None else Path(folder) / f"{task}-{name}"
+            how["folder"] = within(folder, f"{task}-{name}")
             adding = task == "adding"
             loss = losses.mse if adding else NEXT_TOKEN
             with course(net, stream, loss, metrics=None if adding else {"accuracy": ACCURACY}, **how) as run:

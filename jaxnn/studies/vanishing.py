@@ -17,7 +17,7 @@ from jaxnn import layers, losses, models, plots, tree
 from jaxnn.checks import count_of, require_positive_int
 from jaxnn.data import tasks
 from jaxnn.layers import Layer, recurrence
-from jaxnn.studies.base import rounded
+from jaxnn.studies.base import rounded, within
 from jaxnn.studies.sequences import course, table
 from jaxnn.types import Array, Params
 
@@ -135,7 +135,7 @@ def run(
     for name, cell in CELLS.items():
         layer = cell(hidden)
         net = models.serial(layer, layers.LastPosition, layers.Dense(1))
-        how["folder"] = None if folder is None else Path(folder) / name
+        how["folder"] = within(folder, name)
         # The same program at all times: parameters are its argument.
         each = jax.jit(lambda params, layer=layer: relative(layer, params, x))
         with course(net, task, losses.mse, held_out=HELD_OUT, **how) as run:
